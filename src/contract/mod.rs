@@ -1,0 +1,15 @@
+//! What every store promises: the data, the queries, the errors and the [`EventStore`] trait.
+//!
+//! This module depends on no store.
+
+mod error;
+mod event;
+mod query;
+mod store;
+mod stream;
+
+pub use error::EventStoreError;
+pub use event::{AppendResult, EventRecord, NewEvent, QueryResult};
+pub use query::{EventFilter, EventQuery};
+pub use store::{EventStore, ReadOptions, ReadPage};
+pub use stream::DurableStream;

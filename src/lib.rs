@@ -1,0 +1,55 @@
+//! An embeddable event store: facts in one append-only log, queried by what they say, and appended
+//! only if the context of a decision has not changed.
+//!
+//! A command reads the facts that matter to it with an [`EventQuery`], decides, and appends its own
+//! facts with [`EventStore::append_if`]. There are no aggregates, no streams per entity and no tags
+//! to design: every scalar of a payload is indexed.
+//!
+//! ```
+//! use factstr::{EventFilter, EventQuery, EventStore, MemoryStore, NewEvent};
+//! use serde_json::json;
+//!
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! let store = MemoryStore::new();
+//! let camera = EventQuery::all().with_filters([EventFilter::for_event_types(["item-reserved"])
+//!     .with_payload_predicates([json!({ "item_id": "camera-1" })])]);
+//!
+//! let context = store.query(&camera).await?;
+//! assert!(context.event_records.is_empty());
+//!
+//! let reserved = NewEvent::new("item-reserved", json!({ "item_id": "camera-1", "by": "ada" }));
+//! store.append_if(vec![reserved.clone()], &camera, context.current_context_version).await?;
+//!
+//! // Whoever decided on the same context comes too late.
+//! let late = store.append_if(vec![reserved], &camera, context.current_context_version).await;
+//! assert_eq!(late.unwrap_err().code(), "ConditionalAppendConflict");
+//! # Ok::<(), factstr::EventStoreError>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`MemoryStore`] serves tests and examples, [`SqliteStore`] is embedded and persistent. Both keep
+//! one contract, the one of [`EventStore`].
+
+mod contract;
+#[cfg(any(feature = "memory", feature = "sqlite"))]
+mod index;
+#[cfg(feature = "memory")]
+mod memory;
+#[cfg(feature = "node")]
+mod node;
+#[cfg(any(feature = "memory", feature = "sqlite"))]
+mod payload;
+#[cfg(any(feature = "memory", feature = "sqlite"))]
+mod selection;
+#[cfg(feature = "sqlite_off")]
+mod sqlite;
+
+pub use contract::{
+    AppendResult, DurableStream, EventFilter, EventQuery, EventRecord, EventStore, EventStoreError,
+    NewEvent, QueryResult, ReadOptions, ReadPage,
+};
+#[cfg(feature = "memory")]
+pub use memory::MemoryStore;
+#[cfg(feature = "sqlite_off")]
+pub use sqlite::{Durability, SqliteStore, SqliteStoreOptions};

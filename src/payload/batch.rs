@@ -1,0 +1,251 @@
+//! A batch on its way in: checked once, its texts in one buffer, its facets beside them.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::culprit::{NUL_REFUSED, find_culprit, reason};
+use super::facet::{Facet, collect_facets, event_type_facet};
+use super::{MAX_EVENT_TYPE_BYTES, MAX_PAYLOAD_BYTES};
+use crate::contract::{EventStoreError, NewEvent};
+
+/// Events that keep every limit of the contract, at least one.
+#[derive(Debug)]
+pub(crate) struct PreparedBatch {
+    /// Type and payload of each event, one after the other.
+    text: String,
+    events: Vec<Extent>,
+    facets: Vec<Facet>,
+}
+
+/// Where one event's parts end; each starts where the one before ends.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    event_type: usize,
+    payload: usize,
+    facets: usize,
+}
+
+/// One event of a [`PreparedBatch`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PreparedEvent<'b> {
+    pub(crate) event_type: &'b str,
+    /// JSON text.
+    pub(crate) payload: &'b str,
+    /// Sorted and distinct.
+    pub(crate) facets: &'b [Facet],
+}
+
+impl PreparedBatch {
+    /// Checks events of the Rust API.
+    pub(crate) fn from_events(new_events: &[NewEvent]) -> Result<Self, EventStoreError> {
+        let mut batch = BatchBuilder::default();
+        for event in new_events {
+            let payload = serde_json::to_string(&event.payload)
+                .map_err(|error| batch.refuse("payload", &error.to_string()))?;
+            batch.push(&event.event_type, &payload)?;
+        }
+        batch.finish()
+    }
+
+    /// Checks a JSON text: an array of `{"event_type": …, "payload": …}`.
+    pub(crate) fn from_json(text: &str) -> Result<Self, EventStoreError> {
+        let mut batch = BatchBuilder::default();
+        batch.text.reserve(text.len());
+        let mut refusal = None;
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let visitor = Batch { batch: &mut batch, refusal: &mut refusal };
+        let result = deserializer.deserialize_any(visitor).and_then(|()| deserializer.end());
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        if let Err(error) = result {
+            // The text around the payloads is broken, or a payload's strings are.
+            let message = find_culprit(text, "events", 2)
+                .unwrap_or_else(|| format!("events: {}", reason(&error)));
+            return Err(EventStoreError::InvalidEvent(message));
+        }
+        batch.finish()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// The bytes that the batch holds in memory, roughly.
+    pub(crate) fn weight(&self) -> usize {
+        self.text.len() + self.facets.len() * size_of::<Facet>()
+    }
+
+    pub(crate) fn events(&self) -> impl Iterator<Item = PreparedEvent<'_>> {
+        let mut start = (0, 0);
+        self.events.iter().map(move |extent| {
+            let event = PreparedEvent {
+                event_type: &self.text[start.0..extent.event_type],
+                payload: &self.text[extent.event_type..extent.payload],
+                facets: &self.facets[start.1..extent.facets],
+            };
+            start = (extent.payload, extent.facets);
+            event
+        })
+    }
+}
+
+/// Collects checked events.
+#[derive(Debug, Default)]
+pub(crate) struct BatchBuilder {
+    text: String,
+    events: Vec<Extent>,
+    facets: Vec<Facet>,
+}
+
+impl BatchBuilder {
+    /// Checks one event and adds it. An error leaves the builder unusable.
+    fn push(&mut self, event_type: &str, payload: &str) -> Result<(), EventStoreError> {
+        if event_type.is_empty() || event_type.len() > MAX_EVENT_TYPE_BYTES {
+            let length = event_type.len();
+            return Err(self.refuse(
+                "event_type",
+                &format!("must have 1 to {MAX_EVENT_TYPE_BYTES} bytes of UTF-8, not {length}"),
+            ));
+        }
+        if event_type.contains('\0') {
+            return Err(self.refuse("event_type", NUL_REFUSED));
+        }
+        if payload.len() > MAX_PAYLOAD_BYTES {
+            let length = payload.len();
+            return Err(self.refuse(
+                "payload",
+                &format!("has {length} bytes of JSON, the most is {MAX_PAYLOAD_BYTES}"),
+            ));
+        }
+        let facets = self.facets.len();
+        self.facets.push(event_type_facet(event_type));
+        let parsed = collect_facets(payload, &mut self.facets);
+        // U+0000 only stands in JSON text as an escape, and that rarely.
+        if parsed.is_err() || payload.contains("\\u0000") {
+            let root = format!("events[{}].payload", self.events.len());
+            if let Some(message) = find_culprit(payload, &root, 0) {
+                return Err(EventStoreError::InvalidEvent(message));
+            }
+        }
+        distinct(&mut self.facets, facets..);
+        self.text.push_str(event_type);
+        let event_type = self.text.len();
+        self.text.push_str(payload);
+        let payload = self.text.len();
+        self.events.push(Extent { event_type, payload, facets: self.facets.len() });
+        Ok(())
+    }
+
+    fn refuse(&self, member: &str, reason: &str) -> EventStoreError {
+        EventStoreError::InvalidEvent(format!("events[{}].{member}: {reason}", self.events.len()))
+    }
+
+    fn finish(self) -> Result<PreparedBatch, EventStoreError> {
+        if self.events.is_empty() {
+            return Err(EventStoreError::EmptyAppend);
+        }
+        let Self { text, events, facets } = self;
+        Ok(PreparedBatch { text, events, facets })
+    }
+}
+
+/// Sorts the facets from `range.start` on and drops repetitions.
+fn distinct(facets: &mut Vec<Facet>, range: std::ops::RangeFrom<usize>) {
+    facets[range.clone()].sort_unstable();
+    let mut kept = range.start;
+    for index in range.start..facets.len() {
+        if index == range.start || facets[index] != facets[kept - 1] {
+            facets[kept] = facets[index];
+            kept += 1;
+        }
+    }
+    facets.truncate(kept);
+}
+
+struct Batch<'b> {
+    batch: &'b mut BatchBuilder,
+    refusal: &'b mut Option<EventStoreError>,
+}
+
+impl<'de> Visitor<'de> for Batch<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("an array of events")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        while let Some(event) = sequence.next_element::<&RawValue>()? {
+            let index = self.batch.events.len();
+            let mut deserializer = serde_json::Deserializer::from_str(event.get());
+            let parts = match deserializer.deserialize_any(Parts { index }) {
+                Ok(parts) => parts,
+                Err(error) => {
+                    let message = find_culprit(event.get(), &format!("events[{index}]"), 1)
+                        .unwrap_or_else(|| reason(&error));
+                    *self.refusal = Some(EventStoreError::InvalidEvent(message));
+                    return Err(A::Error::custom("refused"));
+                }
+            };
+            if let Err(refusal) = self.batch.push(&parts.0, parts.1.get()) {
+                *self.refusal = Some(refusal);
+                return Err(A::Error::custom("refused"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes one event apart.
+struct Parts {
+    index: usize,
+}
+
+impl<'de> Visitor<'de> for Parts {
+    type Value = (Cow<'de, str>, &'de RawValue);
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        write!(formatter, "events[{}] to be an object with event_type and payload", self.index)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let index = self.index;
+        let mut event_type = None;
+        let mut payload = None;
+        while let Some(key) = map.next_key::<JsonString>()? {
+            match &*key.0 {
+                "event_type" => event_type = Some(map.next_value::<&RawValue>()?),
+                "payload" => payload = Some(map.next_value::<&RawValue>()?),
+                unknown => {
+                    let shown: String = unknown.chars().take(64).collect();
+                    map.next_value::<IgnoredAny>()?;
+                    return Err(A::Error::custom(format_args!(
+                        "events[{index}].{shown}: unknown member, it would be lost (an event has \
+                         event_type and payload)"
+                    )));
+                }
+            }
+        }
+        let event_type = event_type.map(RawValue::get).unwrap_or_default();
+        let Ok(event_type) = serde_json::from_str::<JsonString>(event_type) else {
+            return Err(A::Error::custom(format_args!(
+                "events[{index}].event_type: must be a string without lone surrogates"
+            )));
+        };
+        let Some(payload) = payload else {
+            return Err(A::Error::custom(format_args!(
+                "events[{index}].payload: is missing, or a value that JSON can't hold"
+            )));
+        };
+        Ok((event_type.0, payload))
+    }
+}
+
+/// A string, borrowed where it has no escapes.
+#[derive(serde::Deserialize)]
+#[serde(transparent)]
+struct JsonString<'a>(#[serde(borrow)] Cow<'a, str>);
