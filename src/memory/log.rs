@@ -12,7 +12,7 @@ const SHARDS: usize = 256;
 
 /// The events and their postings.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(crate) struct Log {
     chunks: Vec<Vec<StoredEvent>>,
     facets: FacetMap,
 }

@@ -7,13 +7,13 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use async_trait::async_trait;
 
-use self::log::Log;
+pub(crate) use self::log::Log;
 use crate::contract::{
     AppendResult, EventQuery, EventStore, EventStoreError, NewEvent, QueryResult, ReadOptions,
     ReadPage,
 };
 use crate::payload::{CompiledQuery, PreparedBatch};
-use crate::selection::{self, QueryVersions, RecordSink, RowSink};
+use crate::selection;
 
 /// An event store in memory. Every operation completes at once; check and append are one step.
 #[derive(Debug)]
@@ -58,33 +58,17 @@ impl MemoryStore {
         Ok(log.append(batch))
     }
 
-    pub(crate) fn query_into(
+    /// Runs `read` on the log as it is.
+    pub(crate) fn with_snapshot<T>(
         &self,
-        query: &CompiledQuery,
-        cursor: Option<u64>,
-        limit: Option<NonZeroUsize>,
-        sink: &mut impl RowSink,
-    ) -> Result<QueryVersions, EventStoreError> {
+        read: impl FnOnce(&mut &Log) -> Result<T, EventStoreError>,
+    ) -> Result<T, EventStoreError> {
         let log = self.read_lock();
-        let log = log.as_ref().ok_or(EventStoreError::StoreClosed)?;
-        selection::query(&mut &*log, query, cursor, limit, sink)
-    }
-
-    pub(crate) fn read_into(
-        &self,
-        query: &CompiledQuery,
-        options: &ReadOptions,
-        sink: &mut impl RowSink,
-    ) -> Result<Option<ReadOptions>, EventStoreError> {
-        let log = self.read_lock();
-        let log = log.as_ref().ok_or(EventStoreError::StoreClosed)?;
-        selection::read_page(&mut &*log, query, options, sink)
+        read(&mut log.as_ref().ok_or(EventStoreError::StoreClosed)?)
     }
 
     pub(crate) fn head(&self) -> Result<Option<u64>, EventStoreError> {
-        let log = self.read_lock();
-        let log = log.as_ref().ok_or(EventStoreError::StoreClosed)?;
-        Ok(Some(log.len()).filter(|&head| head > 0))
+        self.with_snapshot(|log| Ok(Some(log.len()).filter(|&head| head > 0)))
     }
 
     pub(crate) fn close_now(&self) {
@@ -115,10 +99,9 @@ impl EventStore for MemoryStore {
         limit: Option<NonZeroUsize>,
     ) -> Result<QueryResult, EventStoreError> {
         let query = CompiledQuery::from_query(event_query)?;
-        let mut sink = RecordSink::default();
-        let versions =
-            self.query_into(&query, event_query.min_sequence_number, limit, &mut sink)?;
-        versions.into_result(sink)
+        self.with_snapshot(|log| {
+            selection::query_records(log, &query, event_query.min_sequence_number, limit)
+        })
     }
 
     async fn read(
@@ -128,9 +111,7 @@ impl EventStore for MemoryStore {
     ) -> Result<ReadPage, EventStoreError> {
         let query = CompiledQuery::from_query(event_query)?;
         let options = selection::read_bounds(event_query.min_sequence_number, &options)?;
-        let mut sink = RecordSink::default();
-        let next = self.read_into(&query, &options, &mut sink)?;
-        Ok(ReadPage { event_records: sink.into_records()?, next })
+        self.with_snapshot(|log| selection::read_records(log, &query, &options))
     }
 
     async fn head_sequence_number(&self) -> Result<Option<u64>, EventStoreError> {

@@ -181,17 +181,18 @@ impl<'de> Visitor<'de> for Batch<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
         while let Some(event) = sequence.next_element::<&RawValue>()? {
             let index = self.batch.events.len();
+            if !event.get().starts_with('{') {
+                *self.refusal = Some(EventStoreError::InvalidEvent(format!(
+                    "events[{index}]: must be an object with event_type and payload"
+                )));
+                return Err(A::Error::custom("refused"));
+            }
             let mut deserializer = serde_json::Deserializer::from_str(event.get());
-            let parts = match deserializer.deserialize_any(Parts { index }) {
-                Ok(parts) => parts,
-                Err(error) => {
-                    let message = find_culprit(event.get(), &format!("events[{index}]"), 1)
-                        .unwrap_or_else(|| reason(&error));
-                    *self.refusal = Some(EventStoreError::InvalidEvent(message));
-                    return Err(A::Error::custom("refused"));
-                }
-            };
-            if let Err(refusal) = self.batch.push(&parts.0, parts.1.get()) {
+            let pushed = deserializer
+                .deserialize_any(Parts { index })
+                .map_err(|error| EventStoreError::InvalidEvent(reason(&error)))
+                .and_then(|(event_type, payload)| self.batch.push(&event_type, payload.get()));
+            if let Err(refusal) = pushed {
                 *self.refusal = Some(refusal);
                 return Err(A::Error::custom("refused"));
             }
@@ -209,7 +210,7 @@ impl<'de> Visitor<'de> for Parts {
     type Value = (Cow<'de, str>, &'de RawValue);
 
     fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        write!(formatter, "events[{}] to be an object with event_type and payload", self.index)
+        write!(formatter, "events[{}] to be an object", self.index)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -230,12 +231,14 @@ impl<'de> Visitor<'de> for Parts {
                 }
             }
         }
-        let event_type = event_type.map(RawValue::get).unwrap_or_default();
-        let Ok(event_type) = serde_json::from_str::<JsonString>(event_type) else {
+        let Some(event_type) = event_type.filter(|text| text.get().starts_with('"')) else {
             return Err(A::Error::custom(format_args!(
-                "events[{index}].event_type: must be a string without lone surrogates"
+                "events[{index}].event_type: must be a string"
             )));
         };
+        let event_type = serde_json::from_str::<JsonString>(event_type.get()).map_err(|error| {
+            A::Error::custom(format_args!("events[{index}].event_type: {}", reason(&error)))
+        })?;
         let Some(payload) = payload else {
             return Err(A::Error::custom(format_args!(
                 "events[{index}].payload: is missing, or a value that JSON can't hold"

@@ -24,10 +24,13 @@ pub(super) fn find_culprit(text: &str, root: &str, levels_above: u32) -> Option<
 pub(super) fn reason(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or_default();
-    if message.contains("surrogate") || message.contains("unexpected end of hex escape") {
-        return "a lone surrogate can't be stored".to_owned();
+    // What serde_json says of a `\ud800` without its other half.
+    match message {
+        "lone leading surrogate in hex escape" | "unexpected end of hex escape" => {
+            "a lone surrogate can't be stored".to_owned()
+        }
+        _ => message.to_owned(),
     }
-    message.to_owned()
 }
 
 pub(super) const NUL_REFUSED: &str = "the character U+0000 can't be stored";

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 pub(crate) use rows::{PAGE_BYTES, RecordSink, RowSink, now_in_micros, occurred_at_from_micros};
 
-use crate::contract::{EventStoreError, QueryResult, ReadOptions};
+use crate::contract::{EventStoreError, QueryResult, ReadOptions, ReadPage};
 use crate::index::{Cursor, PostingList};
 use crate::payload::CompiledQuery;
 
@@ -46,48 +46,71 @@ pub(crate) trait Snapshot {
     ) -> Result<(), EventStoreError>;
 }
 
-/// What a query tells beside its rows.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct QueryVersions {
-    pub(crate) last_returned: Option<u64>,
-    pub(crate) context: Option<u64>,
+/// Which rows a page takes: after the first one, `before` bounds a read by the head as of its start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PageRequest {
+    /// Exclusive.
+    pub(crate) after: u64,
+    /// Exclusive.
+    pub(crate) before: Option<u64>,
+    pub(crate) backwards: bool,
+    pub(crate) max_rows: usize,
+    /// The page ends with the row that reaches this much JSON text.
+    pub(crate) max_bytes: usize,
 }
 
-impl QueryVersions {
-    /// Completes the result of the Rust API.
-    pub(crate) fn into_result(self, rows: RecordSink) -> Result<QueryResult, EventStoreError> {
-        Ok(QueryResult {
-            event_records: rows.into_records()?,
-            last_returned_sequence_number: self.last_returned,
-            current_context_version: self.context,
-        })
-    }
+/// Where a page ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PageEnd {
+    pub(crate) last: Option<u64>,
+    /// The span was walked to its end, so there is no further row.
+    pub(crate) complete: bool,
+    /// The exclusive upper bound for the pages to come.
+    pub(crate) before: u64,
 }
 
-/// Puts the rows after the cursor into `sink`, at most `limit`.
-pub(crate) fn query(
+/// Puts one page of matching rows into `sink`.
+pub(crate) fn page(
     snapshot: &mut impl Snapshot,
     query: &CompiledQuery,
-    cursor: Option<u64>,
-    limit: Option<NonZeroUsize>,
+    request: PageRequest,
     sink: &mut impl RowSink,
-) -> Result<QueryVersions, EventStoreError> {
-    let span = Span { after: cursor.unwrap_or(0), through: snapshot.head(), backwards: false };
-    let limit = limit.map_or(usize::MAX, NonZeroUsize::get);
-    let (mut rows, mut last_returned) = (0, None);
+) -> Result<PageEnd, EventStoreError> {
+    let before = request.before.unwrap_or(u64::MAX).min(snapshot.head() + 1);
+    let span = Span {
+        after: request.after,
+        through: before.saturating_sub(1),
+        backwards: request.backwards,
+    };
+    let mut end = PageEnd { last: None, complete: true, before };
+    let mut rows = 0;
     snapshot.visit(query, span, &mut |row| {
         sink.push(row);
         rows += 1;
-        last_returned = Some(row.sequence_number);
-        if rows == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        end.last = Some(row.sequence_number);
+        if rows == request.max_rows || sink.bytes() >= request.max_bytes {
+            end.complete = false;
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     })?;
-    let context = if last_returned.is_some() && rows < limit {
+    Ok(end)
+}
+
+/// Puts the first rows after `request.after` into `sink`, and tells the context's version with them.
+pub(crate) fn query(
+    snapshot: &mut impl Snapshot,
+    query: &CompiledQuery,
+    request: PageRequest,
+    sink: &mut impl RowSink,
+) -> Result<(PageEnd, Option<u64>), EventStoreError> {
+    let end = page(snapshot, query, request, sink)?;
+    let version = match end.last {
         // The walk ended at the head, so its last row is the newest match.
-        last_returned
-    } else {
-        context_version(snapshot, query)?
+        Some(last) if end.complete => Some(last),
+        _ => context_version(snapshot, query)?,
     };
-    Ok(QueryVersions { last_returned, context })
+    Ok((end, version))
 }
 
 /// The newest match of the whole context.
@@ -152,6 +175,52 @@ pub(crate) struct KnownVersion {
     pub(crate) head: u64,
 }
 
+/// A whole query for the Rust API.
+pub(crate) fn query_records(
+    snapshot: &mut impl Snapshot,
+    compiled: &CompiledQuery,
+    cursor: Option<u64>,
+    limit: Option<NonZeroUsize>,
+) -> Result<QueryResult, EventStoreError> {
+    let request = PageRequest {
+        after: cursor.unwrap_or(0),
+        before: None,
+        backwards: false,
+        max_rows: limit.map_or(usize::MAX, NonZeroUsize::get),
+        max_bytes: usize::MAX,
+    };
+    let mut sink = RecordSink::default();
+    let (end, current_context_version) = query(snapshot, compiled, request, &mut sink)?;
+    Ok(QueryResult {
+        event_records: sink.into_records()?,
+        last_returned_sequence_number: end.last,
+        current_context_version,
+    })
+}
+
+/// One page of a read for the Rust API.
+pub(crate) fn read_records(
+    snapshot: &mut impl Snapshot,
+    compiled: &CompiledQuery,
+    options: &ReadOptions,
+) -> Result<ReadPage, EventStoreError> {
+    let request = PageRequest {
+        after: options.after.unwrap_or(0),
+        before: options.before,
+        backwards: options.backwards,
+        max_rows: options.page_size.get(),
+        max_bytes: PAGE_BYTES,
+    };
+    let mut sink = RecordSink::default();
+    let end = page(snapshot, compiled, request, &mut sink)?;
+    let next = end.last.filter(|_| !end.complete).map(|last| {
+        let (after, before) =
+            if options.backwards { (options.after, last) } else { (Some(last), end.before) };
+        ReadOptions { after, before: Some(before), ..*options }
+    });
+    Ok(ReadPage { event_records: sink.into_records()?, next })
+}
+
 /// Checks the bounds of a read against the query's cursor.
 pub(crate) fn read_bounds(
     cursor: Option<u64>,
@@ -163,37 +232,6 @@ pub(crate) fn read_bounds(
         ));
     }
     Ok(ReadOptions { after: options.after.or(cursor), ..*options })
-}
-
-/// Puts one page into `sink`, and returns the options of the next page.
-pub(crate) fn read_page(
-    snapshot: &mut impl Snapshot,
-    query: &CompiledQuery,
-    options: &ReadOptions,
-    sink: &mut impl RowSink,
-) -> Result<Option<ReadOptions>, EventStoreError> {
-    let after = options.after.unwrap_or(0);
-    // `before` bounds every page by the head as of the first one.
-    let before = options.before.unwrap_or(u64::MAX).min(snapshot.head() + 1);
-    let span =
-        Span { after, through: before.saturating_sub(1), backwards: options.backwards };
-    let (mut rows, mut last) = (0, None);
-    snapshot.visit(query, span, &mut |row| {
-        sink.push(row);
-        rows += 1;
-        if rows == options.page_size.get() || sink.bytes() >= PAGE_BYTES {
-            last = Some(row.sequence_number);
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(last.map(|last| {
-        if options.backwards {
-            ReadOptions { before: Some(last), ..*options }
-        } else {
-            ReadOptions { after: Some(last), before: Some(before), ..*options }
-        }
-    }))
 }
 
 /// Walks the candidates of a cursor over a span, until `visitor` breaks.

@@ -1,0 +1,3 @@
+'use strict'
+class FactstrSqliteStore {}
+module.exports = { FactstrSqliteStore }

@@ -1,0 +1,145 @@
+'use strict'
+
+const {
+  encodeEvents,
+  encodeQuery,
+  encodeSequenceNumber,
+  takeBoolean,
+  takeOptions,
+  takePositiveInteger,
+  takeSignal
+} = require('./arguments.js')
+const { FactstrError, settle } = require('./error.js')
+const { Reading } = require('./reading.js')
+const { pushRecords } = require('./records.js')
+
+const READ_OPTIONS = ['after', 'before', 'limit', 'backwards', 'signal', 'pageSize']
+
+/**
+ * The public methods of every store. A backend answers, at once or by a promise, with a value or a
+ * `Failure`; errors are made here, in an async function, so that their stack names the caller.
+ */
+class Store {
+  #backend
+
+  constructor(backend) {
+    this.#backend = backend
+  }
+
+  async append(events) {
+    this.#refuseClosed()
+    const text = encodeEvents(events)
+    const { first, last } = settle(await this.#backend.append(text))
+    return appendResult(first, last)
+  }
+
+  async query(query = {}, options) {
+    this.#refuseClosed()
+    const { filters, cursor } = encodeQuery(query)
+    const { limit } = takeOptions(options, ['limit'])
+    const rows = takePositiveInteger(limit, 'options.limit', Infinity)
+    const request = { after: cursor, before: -1, backwards: false, maxRows: rows, version: true }
+    let page = settle(await this.#backend.page(filters, request))
+    const { version } = page
+    const records = []
+    // A long result comes in pages up to the first page's head: the log only grows, so together
+    // they are one snapshot, and the event loop gets its turn in between.
+    while (!page.complete && page.rows + records.length < rows) {
+      const next = this.#backend.page(filters, {
+        after: page.last,
+        before: page.before,
+        backwards: false,
+        maxRows: rows - records.length - page.rows,
+        version: false
+      })
+      pushRecords(page, records)
+      page = settle(await next)
+    }
+    pushRecords(page, records)
+    return {
+      event_records: records,
+      last_returned_sequence_number:
+        records.length > 0 ? records[records.length - 1].sequence_number : null,
+      current_context_version: sequenceNumber(version)
+    }
+  }
+
+  async appendIf(events, query, expectedContextVersion) {
+    this.#refuseClosed()
+    const text = encodeEvents(events)
+    const { filters } = encodeQuery(query)
+    const path = 'expectedContextVersion'
+    const expected = encodeSequenceNumber(expectedContextVersion, path, 'InvalidQuery')
+    const { first, last } = settle(await this.#backend.appendIf(text, filters, expected))
+    if (first !== -1) return { append_result: appendResult(first, last), conflict: null }
+    return {
+      append_result: null,
+      conflict: {
+        expected_context_version: expected === -1 ? null : BigInt(expectedContextVersion),
+        actual_context_version: sequenceNumber(last)
+      }
+    }
+  }
+
+  read(query, options) {
+    let request
+    try {
+      request = takeReadRequest(query, options)
+    } catch (error) {
+      // A wrong argument is the iterator's first rejection.
+      return new Reading(this.#backend, { error })
+    }
+    return new Reading(this.#backend, request)
+  }
+
+  async headSequenceNumber() {
+    this.#refuseClosed()
+    return sequenceNumber(settle(await this.#backend.head()))
+  }
+
+  async close() {
+    settle(await this.#backend.close())
+  }
+
+  async [Symbol.asyncDispose]() {
+    await this.close()
+  }
+
+  #refuseClosed() {
+    if (this.#backend.closed) throw new FactstrError('StoreClosed', 'the store is closed')
+  }
+}
+
+function takeReadRequest(query, options) {
+  const { filters, cursor } = encodeQuery(query ?? {})
+  const given = takeOptions(options, READ_OPTIONS)
+  const after = encodeSequenceNumber(given.after, 'options.after', 'InvalidOptions')
+  if (after !== -1 && cursor !== -1) {
+    const message = 'options.after: the query has a min_sequence_number already, give only one'
+    throw new FactstrError('InvalidOptions', message)
+  }
+  return {
+    filters,
+    after: Math.max(after, cursor),
+    before: encodeSequenceNumber(given.before, 'options.before', 'InvalidOptions'),
+    backwards: takeBoolean(given.backwards, 'options.backwards'),
+    limit: takePositiveInteger(given.limit, 'options.limit', Infinity),
+    pageSize: takePositiveInteger(given.pageSize, 'options.pageSize', 1000),
+    signal: takeSignal(given.signal)
+  }
+}
+
+function appendResult(first, last) {
+  return {
+    first_sequence_number: BigInt(first),
+    last_sequence_number: BigInt(last),
+    committed_count: BigInt(last - first + 1)
+  }
+}
+
+function sequenceNumber(number) {
+  return number === -1 ? null : BigInt(number)
+}
+
+// Node.js 20 before 20.4 has no Symbol.asyncDispose; then the method has a name nobody asks for.
+module.exports = { Store }

@@ -1,0 +1,28 @@
+//! The Node.js addon: the only place that names napi.
+//!
+//! Payloads and results cross as JSON text, numbers as doubles: sequence numbers stay below 2^53.
+//! `index.js` turns them into the public API and is this module's only caller.
+
+// mod completions;
+mod memory_store;
+mod page;
+// mod sqlite_store;
+
+use crate::contract::EventStoreError;
+
+/// An error for JavaScript: the code becomes its `code` property.
+type Failure = napi::Error<&'static str>;
+
+fn failure(error: &EventStoreError) -> Failure {
+    napi::Error::new(error.code(), error.to_string())
+}
+
+/// -1 stands for "none": cheaper to carry across than a nullable value.
+fn optional(number: Option<u64>) -> f64 {
+    number.map_or(-1.0, |number| number as f64)
+}
+
+/// The counterpart of [`optional`]. A number beyond every sequence number is one all the same.
+fn from_optional(number: f64) -> Option<u64> {
+    (number >= 0.0).then_some(number as u64)
+}
