@@ -42,7 +42,7 @@ mod node;
 mod payload;
 #[cfg(any(feature = "memory", feature = "sqlite"))]
 mod selection;
-#[cfg(feature = "sqlite_off")]
+#[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use contract::{
@@ -51,5 +51,5 @@ pub use contract::{
 };
 #[cfg(feature = "memory")]
 pub use memory::MemoryStore;
-#[cfg(feature = "sqlite_off")]
+#[cfg(feature = "sqlite")]
 pub use sqlite::{Durability, SqliteStore, SqliteStoreOptions};

@@ -3,10 +3,10 @@
 //! Payloads and results cross as JSON text, numbers as doubles: sequence numbers stay below 2^53.
 //! `index.js` turns them into the public API and is this module's only caller.
 
-// mod completions;
+mod completions;
 mod memory_store;
 mod page;
-// mod sqlite_store;
+mod sqlite_store;
 
 use crate::contract::EventStoreError;
 

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::culprit::{NUL_REFUSED, find_culprit, reason};
 use super::facet::{Facet, collect_facets, event_type_facet};
-use super::{MAX_EVENT_TYPE_BYTES, MAX_PAYLOAD_BYTES};
+use super::{MAX_DEPTH, MAX_EVENT_TYPE_BYTES, MAX_PAYLOAD_BYTES};
 use crate::contract::{EventStoreError, NewEvent};
 
 /// Events that keep every limit of the contract, at least one.
@@ -123,7 +123,7 @@ impl BatchBuilder {
         }
         let facets = self.facets.len();
         self.facets.push(event_type_facet(event_type));
-        let parsed = collect_facets(payload, &mut self.facets);
+        let parsed = collect_facets(payload, MAX_DEPTH, &mut self.facets);
         // U+0000 only stands in JSON text as an escape, and that rarely.
         if parsed.is_err() || payload.contains("\\u0000") {
             let root = format!("events[{}].payload", self.events.len());

@@ -11,7 +11,6 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::MAX_DEPTH;
 use super::canonical::Number;
 
 /// A hash of a path and a value.
@@ -91,24 +90,28 @@ pub(crate) fn event_type_facet(event_type: &str) -> Facet {
 
 /// Appends the facets of a payload's JSON text to `facets`, in no order and with repetitions.
 ///
-/// Stops at text that is no JSON and at nesting beyond [`MAX_DEPTH`].
-pub(super) fn collect_facets(text: &str, facets: &mut Vec<Facet>) -> serde_json::Result<()> {
+/// Stops at text that is no JSON and at nesting beyond `deepest` levels.
+pub(super) fn collect_facets(
+    text: &str,
+    deepest: u32,
+    facets: &mut Vec<Facet>,
+) -> serde_json::Result<()> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Collector { path: Path::ROOT, facets }.deserialize(&mut deserializer)?;
+    Collector { path: Path::ROOT, deepest, facets }.deserialize(&mut deserializer)?;
     deserializer.end()
 }
 
-/// Returns the sorted distinct facets of a stored event.
+/// Replaces `facets` by the sorted distinct facets of a stored event.
 ///
-/// A payload that this crate did not write may be deeper than the limit: it has then only the facets
-/// up to there, and `false` says so.
-pub(crate) fn payload_facets(event_type: &str, text: &str, facets: &mut Vec<Facet>) -> bool {
+/// A payload that an earlier format took may be deeper than today's limit, and is indexed all the same.
+pub(crate) fn stored_facets(event_type: &str, payload: &str, facets: &mut Vec<Facet>) {
     facets.clear();
     facets.push(event_type_facet(event_type));
-    let complete = collect_facets(text, facets).is_ok();
+    if let Err(error) = collect_facets(payload, u32::MAX, facets) {
+        tracing::warn!(%error, "a stored payload can't be read to its end and is indexed in part");
+    }
     facets.sort_unstable();
     facets.dedup();
-    complete
 }
 
 /// Appends the facets that every payload matching `predicate` has.
@@ -148,6 +151,7 @@ pub(super) fn number_of(number: &serde_json::Number) -> Number {
 
 struct Collector<'f> {
     path: Path,
+    deepest: u32,
     facets: &'f mut Vec<Facet>,
 }
 
@@ -197,29 +201,30 @@ impl<'de> Visitor<'de> for Collector<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
-        refuse_depth(self.path.depth)?;
+        self.refuse_depth()?;
         self.facets.push(self.path.array());
-        let path = self.path.element();
+        let (path, deepest) = (self.path.element(), self.deepest);
         let facets = self.facets;
-        while sequence.next_element_seed(Collector { path, facets: &mut *facets })?.is_some() {}
+        while sequence.next_element_seed(Collector { path, deepest, facets: &mut *facets })?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        refuse_depth(self.path.depth)?;
+        self.refuse_depth()?;
         self.facets.extend(self.path.object());
         while let Some(path) = map.next_key_seed(Member(self.path))? {
-            map.next_value_seed(Collector { path, facets: &mut *self.facets })?;
+            let deepest = self.deepest;
+            map.next_value_seed(Collector { path, deepest, facets: &mut *self.facets })?;
         }
         Ok(())
     }
 }
 
-pub(super) const TOO_DEEP: &str = "nested too deeply";
-
-/// A container at `depth` adds one level.
-fn refuse_depth<E: Error>(depth: u32) -> Result<(), E> {
-    if depth < MAX_DEPTH { Ok(()) } else { Err(E::custom(TOO_DEEP)) }
+impl Collector<'_> {
+    /// The container here adds one level.
+    fn refuse_depth<E: Error>(&self) -> Result<(), E> {
+        if self.path.depth < self.deepest { Ok(()) } else { Err(E::custom("nested too deeply")) }
+    }
 }
 
 struct Member(Path);

@@ -10,8 +10,10 @@ mod facet;
 mod matching;
 mod query;
 
-pub(crate) use batch::{BatchBuilder, PreparedBatch};
-pub(crate) use facet::{Facet, event_type_facet, payload_facets};
+pub(crate) use batch::PreparedBatch;
+pub(crate) use facet::Facet;
+#[cfg(feature = "sqlite")]
+pub(crate) use facet::stored_facets;
 pub(crate) use query::{CompiledFilter, CompiledQuery};
 
 /// The largest payload, in bytes of JSON text.

@@ -1,0 +1,37 @@
+//! What queries have found lately, so that a condition need not look that far back again.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::selection::KnownVersion;
+
+/// Contexts remembered, and the longest filters worth remembering, in bytes.
+const MOST_CONTEXTS: usize = 8_192;
+const LONGEST_TEXT: usize = 1_024;
+
+/// The versions of contexts as of a head. They stay true for ever, because the log only grows.
+#[derive(Debug, Default)]
+pub(super) struct ContextVersions {
+    by_filters: Mutex<HashMap<Box<str>, KnownVersion>>,
+}
+
+impl ContextVersions {
+    pub(super) fn remember(&self, filters: &str, found: KnownVersion) {
+        if filters.len() > LONGEST_TEXT {
+            return;
+        }
+        let mut known = self.by_filters.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_CONTEXTS && !known.contains_key(filters) {
+            known.clear();
+        }
+        match known.get_mut(filters) {
+            Some(before) if before.head > found.head => {}
+            Some(before) => *before = found,
+            None => drop(known.insert(filters.into(), found)),
+        }
+    }
+
+    pub(super) fn known(&self, filters: &str) -> Option<KnownVersion> {
+        self.by_filters.lock().unwrap_or_else(PoisonError::into_inner).get(filters).copied()
+    }
+}

@@ -1,0 +1,198 @@
+//! Opening a file: paths, connections, and what has to be true before anything is written to it.
+
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf, absolute};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::failure::Result;
+use super::format;
+use super::options::{Durability, SqliteStoreOptions};
+use crate::contract::EventStoreError;
+
+/// Where a store's file is and how its connections are made.
+#[derive(Debug, Clone)]
+pub(super) struct Database {
+    path: PathBuf,
+    pub(super) options: SqliteStoreOptions,
+}
+
+// Page cache per connection, in KiB.
+const WRITER_CACHE: i64 = 65_536;
+const READER_CACHE: i64 = 16_384;
+/// Prepared statements kept per connection.
+const STATEMENTS: usize = 64;
+
+impl Database {
+    /// Checks the path, creates what is missing, brings the format up to date, and returns the
+    /// writer's connection (`None` when read-only).
+    pub(super) fn open(
+        path: &Path,
+        options: SqliteStoreOptions,
+    ) -> Result<(Self, Option<Connection>)> {
+        let path = checked_path(path)?;
+        let database = Self { path, options };
+        let exists = database.refuse_foreign_header()?;
+        if options.read_only {
+            if !exists {
+                return Err(invalid(format!(
+                    "path: {} does not exist, and a read-only store is not created",
+                    database.path.display()
+                )));
+            }
+            format::check(&database.connect_for_reading()?)?.refuse_migration()?;
+            return Ok((database, None));
+        }
+        if exists {
+            // A look that can't change anything, not even by a checkpoint when it ends.
+            let looking = database.connect(OpenFlags::SQLITE_OPEN_READ_ONLY, READER_CACHE)?;
+            retry_while_busy(options.busy_timeout, || format::check(&looking))?;
+        } else if let Some(parent) = database.path.parent() {
+            fs::create_dir_all(parent).map_err(|error| {
+                EventStoreError::BackendFailure(format!(
+                    "the folder {} can't be created: {error}",
+                    parent.display()
+                ))
+            })?;
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let mut connection = database.connect(flags, WRITER_CACHE)?;
+        retry_while_busy(options.busy_timeout, || {
+            let mode: String =
+                connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+            if mode.eq_ignore_ascii_case("wal") {
+                return Ok(());
+            }
+            let path = database.path.display();
+            Err(EventStoreError::BackendFailure(format!("{path} can't be put into WAL mode")))
+        })?;
+        connection.pragma_update(None, "synchronous", database.synchronous())?;
+        format::bring_up_to_date(&mut connection)?;
+        Ok((database, Some(connection)))
+    }
+
+    /// The name of the durability in SQLite's words.
+    pub(super) fn synchronous(&self) -> &'static str {
+        match self.options.durability {
+            Durability::Full => "FULL",
+            Durability::Normal => "NORMAL",
+        }
+    }
+
+    pub(super) fn connect_for_reading(&self) -> Result<Connection> {
+        if self.options.read_only {
+            return self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY, READER_CACHE);
+        }
+        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE, READER_CACHE)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    }
+
+    fn connect(&self, flags: OpenFlags, cache: i64) -> Result<Connection> {
+        // One connection is used by one thread at a time, so SQLite needs no lock of its own.
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(&self.path, flags)?;
+        BUSY_TIMEOUT.set(self.options.busy_timeout);
+        connection.busy_handler(Some(wait_for_lock))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        connection.pragma_update(None, "cache_size", -cache)?;
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        Ok(connection)
+    }
+
+    /// Prepares the current thread for the use of this database's connections.
+    pub(super) fn enter_thread(&self) {
+        BUSY_TIMEOUT.set(self.options.busy_timeout);
+    }
+
+    /// Looks at the file without SQLite. `false`: there is none, or an empty one.
+    fn refuse_foreign_header(&self) -> Result<bool> {
+        let failed = |error: std::io::Error| {
+            let path = self.path.display();
+            EventStoreError::BackendFailure(format!("{path} can't be opened: {error}"))
+        };
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut header = Vec::with_capacity(16);
+        file.by_ref().take(16).read_to_end(&mut header).map_err(failed)?;
+        if header.is_empty() {
+            return Ok(false);
+        }
+        if header != b"SQLite format 3\0" {
+            let path = self.path.display();
+            return Err(EventStoreError::StoreFormatUnsupported(format!(
+                "{path} is no SQLite database"
+            )));
+        }
+        Ok(true)
+    }
+}
+
+fn invalid(message: String) -> EventStoreError {
+    EventStoreError::InvalidOptions(message)
+}
+
+/// Refuses what SQLite would take for something else than a file.
+fn checked_path(path: &Path) -> Result<PathBuf> {
+    let text = path.as_os_str();
+    if text.is_empty() {
+        return Err(invalid("path: is empty".to_owned()));
+    }
+    if text.as_encoded_bytes().contains(&0) {
+        return Err(invalid("path: contains a NUL character".to_owned()));
+    }
+    if text == ":memory:" {
+        let hint = "path: a SQLite store is a file; use the memory store instead of :memory:";
+        return Err(invalid(hint.to_owned()));
+    }
+    // An absolute path is never taken for a URI.
+    let path = absolute(path).map_err(|error| invalid(format!("path: {error}")))?;
+    if path.is_dir() {
+        return Err(invalid(format!("path: {} is a folder", path.display())));
+    }
+    let blocked = path.ancestors().skip(1).find(|ancestor| ancestor.exists());
+    if let Some(file) = blocked.filter(|ancestor| !ancestor.is_dir()) {
+        return Err(invalid(format!("path: {} is no folder", file.display())));
+    }
+    Ok(path)
+}
+
+thread_local! {
+    static BUSY_TIMEOUT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static BUSY_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// SQLite's own handler sleeps up to 100 ms; a commit takes less than one.
+fn wait_for_lock(calls: i32) -> bool {
+    let now = Instant::now();
+    if calls == 0 {
+        BUSY_SINCE.set(Some(now));
+    }
+    let since = BUSY_SINCE.get().unwrap_or(now);
+    if now - since >= BUSY_TIMEOUT.get() {
+        return false;
+    }
+    sleep(Duration::from_micros(200 * (u64::from(calls.unsigned_abs()) + 1).min(25)));
+    true
+}
+
+/// For the few statements to which SQLite answers "busy" without asking the handler.
+fn retry_while_busy<T>(timeout: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let since = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if super::failure::is_busy(&error) && since.elapsed() < timeout => {
+                sleep(Duration::from_millis(2));
+            }
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! SQLite's errors in the contract's words.
+
+use rusqlite::ErrorCode;
+
+use crate::contract::EventStoreError;
+
+pub(super) type Result<T> = std::result::Result<T, EventStoreError>;
+
+/// Lets `?` turn SQLite's errors into ours.
+impl From<rusqlite::Error> for EventStoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                Self::BackendFailure(BUSY.to_owned())
+            }
+            Some(ErrorCode::NotADatabase) => {
+                Self::StoreFormatUnsupported("the file is no SQLite database".to_owned())
+            }
+            Some(ErrorCode::DatabaseCorrupt) => {
+                Self::BackendFailure(format!("the database file is corrupt: {error}"))
+            }
+            Some(ErrorCode::DiskFull) => Self::BackendFailure("the disk is full".to_owned()),
+            _ => Self::BackendFailure(format!("SQLite failed: {error}")),
+        }
+    }
+}
+
+const BUSY: &str =
+    "the database was locked by another connection for longer than the busy timeout";
+
+pub(super) fn is_busy(error: &EventStoreError) -> bool {
+    matches!(error, EventStoreError::BackendFailure(message) if message == BUSY)
+}
+
+/// The index is no part of the log; damage in it is reported, never guessed around.
+pub(super) fn damaged_index(what: &str) -> EventStoreError {
+    EventStoreError::BackendFailure(format!("the facet index is damaged: {what}"))
+}

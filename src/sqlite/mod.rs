@@ -1,0 +1,275 @@
+//! The embedded, persistent store: one SQLite file, shared safely by several processes.
+
+mod context_versions;
+mod database;
+mod failure;
+mod format;
+mod indexer;
+mod options;
+mod readers;
+mod runs;
+mod snapshot;
+mod tail;
+mod writer;
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+
+use async_trait::async_trait;
+use crossbeam_channel::Sender;
+use tokio::sync::{Semaphore, oneshot};
+
+use self::context_versions::ContextVersions;
+use self::database::Database;
+use self::failure::Result;
+use self::indexer::Indexer;
+use self::readers::{ReadJob, Shared};
+use self::runs::Catalog;
+use self::snapshot::LogSnapshot;
+use self::tail::Tail;
+use self::writer::{AppendRequest, Condition, Reply, Writer};
+use crate::contract::{
+    AppendResult, EventQuery, EventStore, EventStoreError, NewEvent, QueryResult, ReadOptions,
+    ReadPage,
+};
+use crate::payload::{CompiledQuery, PreparedBatch};
+use crate::selection::{self, KnownVersion};
+
+pub use options::{Durability, SqliteStoreOptions};
+
+/// The most bytes of appends that wait for the writer; more have to wait before they are queued.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// An event store in one SQLite file.
+///
+/// Several stores, in this process and in others of the same machine, may share the file. A resolved
+/// append survives a crash of the process and of the machine, unless
+/// [`Durability::Normal`] is chosen.
+pub struct SqliteStore {
+    /// `None` once closed.
+    handles: RwLock<Option<Handles>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    versions: Arc<ContextVersions>,
+    queue_share: Arc<Semaphore>,
+}
+
+/// Dropping them ends the threads, once they have done what was asked of them.
+struct Handles {
+    /// `None` when read-only.
+    appends: Option<Sender<AppendRequest>>,
+    reads: Sender<ReadJob>,
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.debug_struct("SqliteStore").finish_non_exhaustive()
+    }
+}
+
+impl SqliteStore {
+    /// Opens a store with the default options; creates the file and its parent folders if missing.
+    ///
+    /// Blocks the thread for some milliseconds, or as long as it takes to migrate an older format.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, SqliteStoreOptions::default())
+    }
+
+    /// Opens a store.
+    ///
+    /// Fails with `InvalidOptions` for a path that can't be a store's, with `StoreFormatUnsupported`
+    /// for a file of a newer format or of another program, which is left as it was, and with
+    /// `BackendFailure` if the disk refuses.
+    pub fn open_with(path: impl AsRef<Path>, options: SqliteStoreOptions) -> Result<Self> {
+        let (database, connection) = Database::open(path.as_ref(), options)?;
+        if let Some(connection) = &connection {
+            indexer::index_backlog(connection)?;
+        }
+        let shared =
+            Arc::new(Shared { database, tail: Tail::new(0), catalog: Catalog::default() });
+        let versions = Arc::new(ContextVersions::default());
+        let (reads, mut threads) = readers::start(&shared)?;
+        let mut appends = None;
+        if let Some(connection) = connection {
+            appends = Some(start_writing(&shared, connection, &versions, &mut threads)?);
+        }
+        Ok(Self {
+            handles: RwLock::new(Some(Handles { appends, reads })),
+            threads: Mutex::new(threads),
+            versions,
+            queue_share: Arc::new(Semaphore::new(QUEUE_BYTES)),
+        })
+    }
+
+    /// Queues a request. The reply is called by another thread, or at once if there is none to ask.
+    pub(crate) fn submit_append(
+        &self,
+        batch: PreparedBatch,
+        condition: Option<(CompiledQuery, Option<u64>)>,
+        reply: impl FnOnce(Result<AppendResult>) + Send + 'static,
+    ) {
+        let condition = condition.map(|(query, expected)| Condition { query, expected });
+        self.queue(AppendRequest { batch, condition, reply: Box::new(reply), share: None });
+    }
+
+    fn queue(&self, request: AppendRequest) {
+        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
+        match handles.as_ref().map(|handles| handles.appends.as_ref()) {
+            Some(Some(appends)) => {
+                if let Err(refused) = appends.send(request) {
+                    (refused.0.reply)(Err(EventStoreError::StoreClosed));
+                }
+            }
+            Some(None) => (request.reply)(Err(EventStoreError::InvalidOptions(
+                "options.readOnly: the store was opened for reading only".to_owned(),
+            ))),
+            None => (request.reply)(Err(EventStoreError::StoreClosed)),
+        }
+    }
+
+    /// Queues a read, which one of the reader threads runs on a snapshot.
+    pub(crate) fn submit_read(&self, job: ReadJob) {
+        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
+        match handles.as_ref() {
+            Some(handles) => {
+                if let Err(refused) = handles.reads.send(job) {
+                    (refused.0)(Err(EventStoreError::StoreClosed));
+                }
+            }
+            None => job(Err(EventStoreError::StoreClosed)),
+        }
+    }
+
+    /// Remembers what a query has found, for the condition that will follow it.
+    pub(crate) fn version_memory(
+        &self,
+    ) -> impl Fn(&CompiledQuery, Option<u64>, u64) + Send + use<> {
+        let versions = self.versions.clone();
+        move |query, version, head| {
+            versions.remember(query.text(), KnownVersion { version, head });
+        }
+    }
+
+    /// Takes no new work and starts to finish what is queued.
+    pub(crate) fn begin_close(&self) {
+        drop(self.handles.write().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Calls `done` when everything is finished and released.
+    pub(crate) fn close_then(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
+        self.begin_close();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let threads = std::mem::take(&mut *threads);
+        let finish = move || {
+            let panicked = threads.into_iter().map(JoinHandle::join).any(|end| end.is_err());
+            done(if panicked {
+                Err(EventStoreError::BackendFailure("a thread of the store panicked".to_owned()))
+            } else {
+                Ok(())
+            });
+        };
+        let waiter = thread::Builder::new().name("factstr-close".to_owned());
+        // Without a thread to wait in, the threads still end by themselves.
+        let _ = waiter.spawn(finish);
+    }
+
+    async fn append_checked(
+        &self,
+        batch: PreparedBatch,
+        condition: Option<Condition>,
+    ) -> Result<AppendResult> {
+        let weight = batch.weight().clamp(1, QUEUE_BYTES) as u32;
+        let share = self.queue_share.clone().acquire_many_owned(weight).await.ok();
+        let (reply, answer) = oneshot::channel();
+        let reply: Reply = Box::new(move |verdict| drop(reply.send(verdict)));
+        self.queue(AppendRequest { batch, condition, reply, share });
+        answer.await.unwrap_or(Err(EventStoreError::StoreClosed))
+    }
+
+    async fn read_snapshot<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut LogSnapshot) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.submit_read(Box::new(move |snapshot| {
+            let _ = reply.send(snapshot.and_then(read));
+        }));
+        answer.await.unwrap_or(Err(EventStoreError::StoreClosed))
+    }
+}
+
+fn start_writing(
+    shared: &Arc<Shared>,
+    connection: rusqlite::Connection,
+    versions: &Arc<ContextVersions>,
+    threads: &mut Vec<JoinHandle<()>>,
+) -> Result<Sender<AppendRequest>> {
+    let (appends, queue) = crossbeam_channel::unbounded();
+    let (maintain, maintenance) = crossbeam_channel::unbounded();
+    let (wake, woken) = crossbeam_channel::bounded(1);
+    let reading = shared.database.connect_for_reading()?;
+    let indexer = Indexer::new(shared.clone(), reading, maintain, woken);
+    let writer =
+        Writer::new(shared.clone(), connection, versions.clone(), queue, maintenance, wake);
+    let failed = |error: std::io::Error| {
+        EventStoreError::BackendFailure(format!("a thread can't be started: {error}"))
+    };
+    let named = |name: &str| thread::Builder::new().name(name.to_owned());
+    threads.push(named("factstr-indexer").spawn(move || indexer.run()).map_err(failed)?);
+    threads.push(named("factstr-writer").spawn(move || writer.run()).map_err(failed)?);
+    Ok(appends)
+}
+
+#[async_trait]
+impl EventStore for SqliteStore {
+    async fn append(&self, new_events: Vec<NewEvent>) -> Result<AppendResult> {
+        self.append_checked(PreparedBatch::from_events(&new_events)?, None).await
+    }
+
+    async fn append_if(
+        &self,
+        new_events: Vec<NewEvent>,
+        context_query: &EventQuery,
+        expected_context_version: Option<u64>,
+    ) -> Result<AppendResult> {
+        let batch = PreparedBatch::from_events(&new_events)?;
+        let query = CompiledQuery::from_query(context_query)?;
+        let condition = Condition { query, expected: expected_context_version };
+        self.append_checked(batch, Some(condition)).await
+    }
+
+    async fn query_with_limit(
+        &self,
+        event_query: &EventQuery,
+        limit: Option<NonZeroUsize>,
+    ) -> Result<QueryResult> {
+        let query = CompiledQuery::from_query(event_query)?;
+        let cursor = event_query.min_sequence_number;
+        let remember = self.version_memory();
+        self.read_snapshot(move |snapshot| {
+            let result = selection::query_records(snapshot, &query, cursor, limit)?;
+            remember(&query, result.current_context_version, snapshot.head);
+            Ok(result)
+        })
+        .await
+    }
+
+    async fn read(&self, event_query: &EventQuery, options: ReadOptions) -> Result<ReadPage> {
+        let query = CompiledQuery::from_query(event_query)?;
+        let options = selection::read_bounds(event_query.min_sequence_number, &options)?;
+        self.read_snapshot(move |snapshot| selection::read_records(snapshot, &query, &options))
+            .await
+    }
+
+    async fn head_sequence_number(&self) -> Result<Option<u64>> {
+        self.read_snapshot(|snapshot| Ok(Some(snapshot.head).filter(|&head| head > 0))).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        let (done, finished) = oneshot::channel();
+        self.close_then(move |result| drop(done.send(result)));
+        finished.await.unwrap_or(Ok(()))
+    }
+}

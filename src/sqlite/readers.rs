@@ -1,0 +1,122 @@
+//! Reading: a few threads, each with a connection of its own, each job on one snapshot.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, Sender};
+use rusqlite::Connection;
+
+use super::database::Database;
+use super::failure::Result;
+use super::runs::Catalog;
+use super::snapshot::{LogSnapshot, for_each_facets};
+use super::tail::Tail;
+use crate::contract::EventStoreError;
+
+/// More events than this without postings are given postings before a query looks at them.
+const MOST_UNINDEXED: u64 = 256;
+
+/// What a reader is asked to do. It is always called, with an error if there is no snapshot.
+pub(crate) type ReadJob = Box<dyn FnOnce(Result<&mut LogSnapshot>) + Send>;
+
+/// What all threads of a store share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) database: Database,
+    pub(super) tail: Tail,
+    pub(super) catalog: Catalog,
+}
+
+/// Starts the reader threads. They end when the sender is dropped.
+pub(super) fn start(shared: &Arc<Shared>) -> Result<(Sender<ReadJob>, Vec<JoinHandle<()>>)> {
+    let (jobs, queue) = crossbeam_channel::unbounded::<ReadJob>();
+    let count = thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
+    let threads = (0..count).map(|_| {
+        let (shared, queue) = (shared.clone(), queue.clone());
+        thread::Builder::new()
+            .name("factstr-reader".to_owned())
+            .spawn(move || serve(&shared, &queue))
+            .map_err(|error| {
+                EventStoreError::BackendFailure(format!("a thread can't be started: {error}"))
+            })
+    });
+    let threads = threads.collect::<Result<_>>()?;
+    Ok((jobs, threads))
+}
+
+fn serve(shared: &Shared, queue: &Receiver<ReadJob>) {
+    shared.database.enter_thread();
+    let mut connection = None;
+    for job in queue {
+        // A connection is made when it is first needed, and made anew after a failure.
+        if connection.is_none() {
+            match shared.database.connect_for_reading() {
+                Ok(made) => connection = Some(made),
+                Err(error) => {
+                    job(Err(error));
+                    continue;
+                }
+            }
+        }
+        if let Some(made) = &connection {
+            if !with_snapshot(shared, made, job) {
+                connection = None;
+            }
+        }
+    }
+}
+
+/// Runs a job in a read transaction. `false`: the connection is not to be trusted any more.
+fn with_snapshot(shared: &Shared, connection: &Connection, job: ReadJob) -> bool {
+    let mut job = Some(job);
+    let result = read_snapshot(shared, connection).map(|mut snapshot| {
+        if let Some(job) = job.take() {
+            job(Ok(&mut snapshot));
+        }
+    });
+    let ended = end_transaction(connection);
+    match (result, job) {
+        (Err(error), Some(job)) => {
+            job(Err(error));
+            false
+        }
+        _ => ended.is_ok(),
+    }
+}
+
+fn end_transaction(connection: &Connection) -> Result<()> {
+    if !connection.is_autocommit() {
+        connection.prepare_cached("COMMIT")?.execute([])?;
+    }
+    Ok(())
+}
+
+/// Begins a read transaction and looks at the state of the log in it.
+pub(super) fn read_snapshot<'c>(
+    shared: &Shared,
+    connection: &'c Connection,
+) -> Result<LogSnapshot<'c>> {
+    loop {
+        let tail = shared.tail.view();
+        connection.prepare_cached("BEGIN")?.execute([])?;
+        let (runs, head) = shared.catalog.load(connection)?;
+        let snapshot = LogSnapshot { connection, head, runs, tail };
+        let covered = snapshot.covered_through();
+        if snapshot.is_contiguous() && head.saturating_sub(covered) <= MOST_UNINDEXED {
+            return Ok(snapshot);
+        }
+        // Another process has written: its runs may go beyond this process's tail, and its newest
+        // events are no part of it yet.
+        catch_up(shared, &snapshot)?;
+        end_transaction(connection)?;
+    }
+}
+
+/// Extends the tail by the events that another process has committed.
+pub(super) fn catch_up(shared: &Shared, snapshot: &LogSnapshot) -> Result<()> {
+    shared.tail.prune(snapshot.runs.indexed_through);
+    let first = shared.tail.through() + 1;
+    for_each_facets(snapshot.connection, first - 1, snapshot.head, |sequence_number, facets| {
+        shared.tail.extend(sequence_number, std::iter::once(facets));
+    })
+}

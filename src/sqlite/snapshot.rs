@@ -1,0 +1,201 @@
+//! One state of the log, seen through a transaction of one connection.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
+
+use super::failure::{Result, damaged_index};
+use super::runs::{Run, RunSegment, RunSet};
+use super::tail::{TailSegment, TailView};
+use crate::contract::EventStoreError;
+use crate::index::Cursor;
+use crate::payload::{CompiledQuery, Facet, stored_facets};
+use crate::selection::{Row, Snapshot, Span, walk};
+
+/// The log as a transaction sees it. Runs cover `(0, indexed_through]`, the tail's view what follows,
+/// and the few events that are newer still are looked at one by one.
+pub(crate) struct LogSnapshot<'c> {
+    pub(super) connection: &'c Connection,
+    pub(crate) head: u64,
+    pub(super) runs: Arc<RunSet>,
+    /// Taken before the transaction began, so that it starts no later than the runs end.
+    pub(super) tail: TailView,
+}
+
+/// A contiguous part of the log, and how to find candidates in it.
+enum Part<'p> {
+    Run(&'p Run),
+    Tail(&'p TailSegment),
+    Unindexed,
+}
+
+impl LogSnapshot<'_> {
+    /// Whether the tail's view reaches back to the runs, as it should.
+    pub(super) fn is_contiguous(&self) -> bool {
+        self.tail.first().is_none_or(|oldest| oldest.after <= self.runs.indexed_through)
+    }
+
+    /// The last event that has postings.
+    pub(super) fn covered_through(&self) -> u64 {
+        let newest = self.tail.last().map_or(0, |newest| newest.through());
+        newest.max(self.runs.indexed_through)
+    }
+
+    /// The parts with their bounds, exclusive and inclusive, ascending and contiguous.
+    fn parts(&self) -> Vec<(u64, u64, Part<'_>)> {
+        let mut parts = Vec::with_capacity(self.runs.runs.len() + self.tail.len() + 1);
+        for run in &self.runs.runs {
+            parts.push((run.first - 1, run.last, Part::Run(run)));
+        }
+        let mut covered = self.runs.indexed_through;
+        for segment in &self.tail {
+            let through = segment.through();
+            if through > covered {
+                parts.push((covered, through, Part::Tail(segment)));
+                covered = through;
+            }
+        }
+        parts.push((covered, u64::MAX, Part::Unindexed));
+        parts
+    }
+
+    fn visit_part(
+        &self,
+        part: &Part,
+        query: &CompiledQuery,
+        span: Span,
+        visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        match part {
+            Part::Run(run) => {
+                let mut cursor = Cursor::open(&RunSegment::new(self.connection, run), query)?;
+                if matches!(cursor, Cursor::Nothing) {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                if !matches!(cursor, Cursor::Every) {
+                    return walk(&mut cursor, span, |candidate| {
+                        self.visit_candidate(candidate, query, visitor)
+                    });
+                }
+            }
+            Part::Tail(segment) => {
+                if let Some(candidates) = segment.candidates(query, span) {
+                    for candidate in candidates {
+                        if self.visit_candidate(candidate, query, visitor)?.is_break() {
+                            return Ok(ControlFlow::Break(()));
+                        }
+                    }
+                    return Ok(ControlFlow::Continue(()));
+                }
+            }
+            Part::Unindexed => {}
+        }
+        self.scan(query, span, visitor)
+    }
+
+    fn visit_candidate(
+        &self,
+        candidate: u64,
+        query: &CompiledQuery,
+        visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let mut statement = self.connection.prepare_cached(include_str!("sql/event.sql"))?;
+        let visited = statement
+            .query_row([candidate], |row| visit_row(row, query, visitor))
+            .optional()?;
+        visited.ok_or_else(|| damaged_index(&format!("event {candidate} is missing")))
+    }
+
+    /// Looks at every event of a span.
+    fn scan(
+        &self,
+        query: &CompiledQuery,
+        span: Span,
+        visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let mut statement = self.connection.prepare_cached(if span.backwards {
+            include_str!("sql/events_descending.sql")
+        } else {
+            include_str!("sql/events_ascending.sql")
+        })?;
+        let mut rows = statement.query([span.after, span.through])?;
+        while let Some(row) = rows.next()? {
+            if visit_row(row, query, visitor)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+fn visit_row(
+    row: &SqlRow,
+    query: &CompiledQuery,
+    visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
+) -> rusqlite::Result<ControlFlow<()>> {
+    let event_type = row.get_ref(2)?.as_str()?;
+    let payload = row.get_ref(3)?.as_str()?;
+    if !query.matches(event_type, payload) {
+        return Ok(ControlFlow::Continue(()));
+    }
+    let (sequence_number, occurred_at) = (row.get(0)?, row.get(1)?);
+    Ok(visitor(Row { sequence_number, occurred_at, event_type, payload }))
+}
+
+impl Snapshot for LogSnapshot<'_> {
+    fn head(&self) -> u64 {
+        self.head
+    }
+
+    fn visit(
+        &mut self,
+        query: &CompiledQuery,
+        span: Span,
+        visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
+    ) -> std::result::Result<(), EventStoreError> {
+        let span = Span { through: span.through.min(self.head), ..span };
+        if span.after >= span.through {
+            return Ok(());
+        }
+        if query.filters().is_none() {
+            return self.scan(query, span, visitor).map(drop);
+        }
+        let mut parts = self.parts();
+        if span.backwards {
+            parts.reverse();
+        }
+        for (after, through, part) in &parts {
+            let overlap = Span {
+                after: span.after.max(*after),
+                through: span.through.min(*through),
+                ..span
+            };
+            if overlap.after < overlap.through
+                && self.visit_part(part, query, overlap, visitor)?.is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Visits the facets of stored events one after another: `after` exclusive, `through` inclusive.
+pub(super) fn for_each_facets(
+    connection: &Connection,
+    after: u64,
+    through: u64,
+    mut visitor: impl FnMut(u64, &[Facet]),
+) -> Result<()> {
+    let mut statement = connection.prepare_cached(include_str!("sql/events_ascending.sql"))?;
+    let mut rows = statement.query([after, through])?;
+    let mut facets = Vec::new();
+    while let Some(row) = rows.next()? {
+        let payload = row.get_ref(3).and_then(|value| Ok(value.as_str()?))?;
+        let event_type = row.get_ref(2).and_then(|value| Ok(value.as_str()?))?;
+        stored_facets(event_type, payload, &mut facets);
+        visitor(row.get(0)?, &facets);
+    }
+    Ok(())
+}

@@ -1,0 +1,1 @@
+SELECT sequence_number, occurred_at, event_type, payload FROM events WHERE sequence_number = ?1;

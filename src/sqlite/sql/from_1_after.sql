@@ -1,0 +1,2 @@
+-- Its indexes go with it.
+DROP TABLE events_1;

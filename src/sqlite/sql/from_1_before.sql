@@ -1,0 +1,7 @@
+ALTER TABLE events RENAME TO events_1;
+CREATE TABLE events (
+  sequence_number INTEGER PRIMARY KEY,
+  occurred_at INTEGER NOT NULL,
+  event_type TEXT NOT NULL,
+  payload TEXT NOT NULL
+);

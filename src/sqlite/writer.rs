@@ -1,0 +1,279 @@
+//! Writing: one thread, one connection, one commit for all that is waiting.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
+use rusqlite::{Connection, params};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::context_versions::ContextVersions;
+use super::failure::Result;
+use super::indexer;
+use super::readers::{Shared, catch_up};
+use super::snapshot::LogSnapshot;
+use super::tail::TailSegment;
+use crate::contract::{AppendResult, EventStoreError};
+use crate::payload::{CompiledQuery, PreparedBatch};
+use crate::selection::{self, now_in_micros};
+
+/// One commit takes at most this many requests and about this many bytes.
+const GROUP_REQUESTS: usize = 1_024;
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// Appends wait while this many segments of the tail have not become runs: about 130,000 events.
+const MOST_BACKLOG: usize = 16;
+
+/// Takes the verdict on a request.
+pub(super) type Reply = Box<dyn FnOnce(Result<AppendResult>) + Send>;
+
+/// A batch that waits to be committed.
+pub(super) struct AppendRequest {
+    pub(super) batch: PreparedBatch,
+    pub(super) condition: Option<Condition>,
+    pub(super) reply: Reply,
+    /// The request's share of the queue, given back when it leaves it.
+    pub(super) share: Option<OwnedSemaphorePermit>,
+}
+
+/// The newest match of `query` must be `expected`.
+pub(super) struct Condition {
+    pub(super) query: CompiledQuery,
+    pub(super) expected: Option<u64>,
+}
+
+/// Work on the index that has to be done by the writer's connection.
+pub(super) type Maintenance = Box<dyn FnOnce(&mut Writer) + Send>;
+
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) connection: Connection,
+    versions: Arc<ContextVersions>,
+    appends: Receiver<AppendRequest>,
+    maintenance: Receiver<Maintenance>,
+    /// Wakes the indexer; dropping it ends the indexer.
+    wake_indexer: Option<Sender<()>>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        connection: Connection,
+        versions: Arc<ContextVersions>,
+        appends: Receiver<AppendRequest>,
+        maintenance: Receiver<Maintenance>,
+        wake_indexer: Sender<()>,
+    ) -> Self {
+        let wake_indexer = Some(wake_indexer);
+        Self { shared, connection, versions, appends, maintenance, wake_indexer }
+    }
+
+    /// Serves until all senders of appends are gone, then puts the index in order.
+    pub(super) fn run(mut self) {
+        self.shared.database.enter_thread();
+        let (appends, maintenance) = (self.appends.clone(), self.maintenance.clone());
+        loop {
+            if self.shared.tail.backlog() > MOST_BACKLOG {
+                // Appends are faster than the indexer; a timeout in case it has failed for now.
+                self.wake_indexer();
+                if let Ok(work) = maintenance.recv_timeout(Duration::from_millis(100)) {
+                    work(&mut self);
+                    continue;
+                }
+            }
+            select! {
+                recv(appends) -> request => match request {
+                    Ok(request) => self.commit_waiting(request),
+                    Err(_) => break,
+                },
+                recv(maintenance) -> work => if let Ok(work) = work {
+                    work(&mut self);
+                },
+            }
+        }
+        self.wake_indexer = None;
+        for work in &maintenance {
+            work(&mut self);
+        }
+        if let Err(error) = indexer::index_rest(&mut self) {
+            // The next one to open the file does it.
+            tracing::warn!(%error, "the newest events could not be indexed");
+        }
+    }
+
+    /// Commits a request with all that is waiting behind it.
+    fn commit_waiting(&mut self, first: AppendRequest) {
+        let mut bytes = first.batch.weight();
+        let mut group = VecDeque::from([first]);
+        while group.len() < GROUP_REQUESTS && bytes < GROUP_BYTES {
+            match self.appends.try_recv() {
+                Ok(request) => {
+                    bytes += request.batch.weight();
+                    group.push_back(request);
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        for request in &mut group {
+            request.share = None;
+        }
+        match self.commit(group.make_contiguous()) {
+            Ok(verdicts) => answer(group, verdicts),
+            Err(CommitError::NothingTried(error) | CommitError::Commit(error)) => {
+                answer_all(group, &error);
+            }
+            Err(CommitError::Request(error)) if group.len() == 1 => answer_all(group, &error),
+            Err(CommitError::Request(_)) => {
+                // One of them can't be written: it must not take the others with it.
+                for request in group {
+                    self.commit_alone(request);
+                }
+            }
+        }
+        if self.shared.tail.backlog() > 0 {
+            self.wake_indexer();
+        }
+    }
+
+    fn commit_alone(&mut self, request: AppendRequest) {
+        let verdict = self.commit(std::slice::from_ref(&request));
+        (request.reply)(match verdict {
+            Ok(mut verdicts) => verdicts.pop().unwrap_or(Err(EventStoreError::StoreClosed)),
+            Err(
+                CommitError::NothingTried(error)
+                | CommitError::Commit(error)
+                | CommitError::Request(error),
+            ) => Err(error),
+        });
+    }
+
+    fn wake_indexer(&self) {
+        if let Some(wake) = &self.wake_indexer {
+            // A full channel means that it is awake.
+            let _ = wake.try_send(());
+        }
+    }
+
+    /// Gives each request its verdict in order, the later ones seeing the earlier ones, and commits.
+    fn commit(
+        &mut self,
+        group: &[AppendRequest],
+    ) -> std::result::Result<Vec<Result<AppendResult>>, CommitError> {
+        execute(&self.connection, "BEGIN IMMEDIATE").map_err(CommitError::NothingTried)?;
+        let decided = self.decide(group).and_then(|verdicts| {
+            execute(&self.connection, "COMMIT").map_err(CommitError::Commit)?;
+            Ok(verdicts)
+        });
+        if decided.is_err() && !self.connection.is_autocommit() {
+            let _ = execute(&self.connection, "ROLLBACK");
+        }
+        if let Ok(verdicts) = &decided {
+            let committed = group.iter().zip(verdicts);
+            for (request, verdict) in committed {
+                if let Ok(result) = verdict {
+                    let facets = request.batch.events().map(|event| event.facets);
+                    self.shared.tail.extend(result.first_sequence_number, facets);
+                }
+            }
+        }
+        decided
+    }
+
+    fn decide(
+        &self,
+        group: &[AppendRequest],
+    ) -> std::result::Result<Vec<Result<AppendResult>>, CommitError> {
+        let conditional = group.iter().any(|request| request.condition.is_some());
+        let mut snapshot = self.snapshot().map_err(CommitError::NothingTried)?;
+        // What this group has appended so far; only conditions look at it.
+        let appended = Arc::new(TailSegment::new(snapshot.head));
+        if conditional {
+            snapshot.tail.push(appended.clone());
+        }
+        let mut verdicts = Vec::with_capacity(group.len());
+        for request in group {
+            if let Some(Condition { query, expected }) = &request.condition {
+                let known = self.versions.known(query.text());
+                match selection::check_context(&mut snapshot, query, *expected, known) {
+                    Ok(()) => {}
+                    Err(conflict @ EventStoreError::ConditionalAppendConflict { .. }) => {
+                        verdicts.push(Err(conflict));
+                        continue;
+                    }
+                    Err(error) => return Err(CommitError::Request(error)),
+                }
+            }
+            let result = insert(&self.connection, snapshot.head + 1, &request.batch)
+                .map_err(CommitError::Request)?;
+            snapshot.head = result.last_sequence_number;
+            if conditional {
+                request.batch.events().for_each(|event| appended.push(event.facets));
+            }
+            verdicts.push(Ok(result));
+        }
+        Ok(verdicts)
+    }
+
+    /// The log inside the running transaction, with the tail up to its head.
+    fn snapshot(&self) -> Result<LogSnapshot<'_>> {
+        loop {
+            let (runs, head) = self.shared.catalog.load(&self.connection)?;
+            let tail = self.shared.tail.view();
+            let snapshot = LogSnapshot { connection: &self.connection, head, runs, tail };
+            if snapshot.covered_through() == head {
+                return Ok(snapshot);
+            }
+            // Another process has appended since.
+            catch_up(&self.shared, &snapshot)?;
+        }
+    }
+}
+
+enum CommitError {
+    /// No request can be blamed.
+    NothingTried(EventStoreError),
+    /// Some request could not be decided or written.
+    Request(EventStoreError),
+    Commit(EventStoreError),
+}
+
+fn answer(group: VecDeque<AppendRequest>, verdicts: Vec<Result<AppendResult>>) {
+    for (request, verdict) in group.into_iter().zip(verdicts) {
+        (request.reply)(verdict);
+    }
+}
+
+fn answer_all(group: VecDeque<AppendRequest>, error: &EventStoreError) {
+    for request in group {
+        (request.reply)(Err(error.clone()));
+    }
+}
+
+pub(super) fn execute(connection: &Connection, sql: &str) -> Result<()> {
+    connection.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
+fn insert(connection: &Connection, first: u64, batch: &PreparedBatch) -> Result<AppendResult> {
+    let occurred_at = now_in_micros();
+    let last = first + batch.len() as u64 - 1;
+    let mut statement = connection.prepare_cached(include_str!("sql/insert_event.sql"))?;
+    for (sequence_number, event) in (first..).zip(batch.events()) {
+        statement.execute(params![
+            sequence_number,
+            occurred_at,
+            event.event_type,
+            event.payload
+        ])?;
+    }
+    if last > first {
+        let sql = "INSERT INTO append_batches (first_sequence_number, last_sequence_number)
+                   VALUES (?1, ?2)";
+        connection.prepare_cached(sql)?.execute([first, last])?;
+    }
+    Ok(AppendResult {
+        first_sequence_number: first,
+        last_sequence_number: last,
+        committed_count: batch.len() as u64,
+    })
+}
