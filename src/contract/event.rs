@@ -13,7 +13,10 @@ pub struct NewEvent {
 impl NewEvent {
     /// Makes an event of the given type and payload. Limits are checked when it is appended.
     pub fn new(event_type: impl Into<String>, payload: Value) -> Self {
-        Self { event_type: event_type.into(), payload }
+        Self {
+            event_type: event_type.into(),
+            payload,
+        }
     }
 }
 

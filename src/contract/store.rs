@@ -75,7 +75,12 @@ impl ReadOptions {
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { after: None, before: None, backwards: false, page_size: Self::DEFAULT_PAGE_SIZE }
+        Self {
+            after: None,
+            before: None,
+            backwards: false,
+            page_size: Self::DEFAULT_PAGE_SIZE,
+        }
     }
 }
 

@@ -42,8 +42,12 @@ impl<L: PostingList> Cursor<L> {
         segment: &S,
         query: &CompiledQuery,
     ) -> Result<Self, L::Error> {
-        let Some(filters) = query.filters() else { return Ok(Self::Every) };
-        let alternatives = filters.iter().map(|filter| Self::open_filter(segment, filter));
+        let Some(filters) = query.filters() else {
+            return Ok(Self::Every);
+        };
+        let alternatives = filters
+            .iter()
+            .map(|filter| Self::open_filter(segment, filter));
         Ok(Self::or(alternatives.collect::<Result<_, _>>()?))
     }
 
@@ -92,7 +96,11 @@ impl<L: PostingList> Cursor<L> {
         if parts.len() > 1 && parts[0].estimate() <= RECHECK_AT_ONCE {
             parts.truncate(1);
         }
-        if parts.len() > 1 { Self::And(parts) } else { parts.pop().unwrap_or(Self::Every) }
+        if parts.len() > 1 {
+            Self::And(parts)
+        } else {
+            parts.pop().unwrap_or(Self::Every)
+        }
     }
 
     fn or(mut parts: Vec<Self>) -> Self {
@@ -100,7 +108,11 @@ impl<L: PostingList> Cursor<L> {
             return Self::Every;
         }
         parts.retain(|part| !matches!(part, Self::Nothing));
-        if parts.len() > 1 { Self::Or(parts) } else { parts.pop().unwrap_or(Self::Nothing) }
+        if parts.len() > 1 {
+            Self::Or(parts)
+        } else {
+            parts.pop().unwrap_or(Self::Nothing)
+        }
     }
 
     fn estimate(&self) -> u64 {
@@ -109,9 +121,9 @@ impl<L: PostingList> Cursor<L> {
             Self::Nothing => 0,
             Self::List(list) => list.estimate(),
             Self::And(parts) => parts.iter().map(Self::estimate).min().unwrap_or(0),
-            Self::Or(parts) => {
-                parts.iter().fold(0, |sum, part| sum.saturating_add(part.estimate()))
-            }
+            Self::Or(parts) => parts
+                .iter()
+                .fold(0, |sum, part| sum.saturating_add(part.estimate())),
         }
     }
 
@@ -159,7 +171,9 @@ fn leapfrog<C, E>(
 ) -> Result<Option<u64>, E> {
     let mut position = from;
     'shortest: loop {
-        let Some(candidate) = seek(&mut parts[0], position)? else { return Ok(None) };
+        let Some(candidate) = seek(&mut parts[0], position)? else {
+            return Ok(None);
+        };
         for part in &mut parts[1..] {
             match seek(part, candidate)? {
                 None => return Ok(None),

@@ -46,7 +46,9 @@ impl FacetMap {
     /// Makes an empty map of `shards` tables, a power of two.
     pub(crate) fn new(shards: usize) -> Self {
         debug_assert!(shards.is_power_of_two());
-        Self { shards: (0..shards).map(|_| Shard::default()).collect() }
+        Self {
+            shards: (0..shards).map(|_| Shard::default()).collect(),
+        }
     }
 
     /// Adds an event, whose sequence number is higher than all before.
@@ -76,12 +78,14 @@ impl FacetMap {
     }
 
     /// All postings, in no order of facets.
-    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "the memory store never exports"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Facet, &[u64])> {
-        self.shards.iter().flatten().map(|(&facet, positions)| match positions {
-            Positions::One(one) => (facet, one.as_slice()),
-            Positions::Many(all) => (facet, all.as_slice()),
-        })
+        self.shards
+            .iter()
+            .flatten()
+            .map(|(&facet, positions)| match positions {
+                Positions::One(one) => (facet, one.as_slice()),
+                Positions::Many(all) => (facet, all.as_slice()),
+            })
     }
 }
 
@@ -104,7 +108,10 @@ impl Slice<'_> {
     fn lower_bound(&mut self, bound: u64) -> usize {
         // Searches go on from where they were, mostly by little: try there first.
         let near = self.at..(self.at + 2).min(self.positions.len());
-        let before = self.at.checked_sub(1).and_then(|before| self.positions.get(before));
+        let before = self
+            .at
+            .checked_sub(1)
+            .and_then(|before| self.positions.get(before));
         if before.is_none_or(|&before| before < bound) {
             for index in near {
                 if self.positions[index] >= bound {

@@ -27,7 +27,10 @@ struct StoredEvent {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { chunks: Vec::new(), facets: FacetMap::new(SHARDS) }
+        Self {
+            chunks: Vec::new(),
+            facets: FacetMap::new(SHARDS),
+        }
     }
 }
 
@@ -47,7 +50,11 @@ impl Log {
             if let Some(chunk) = self.chunks.last_mut() {
                 let text = [event.event_type, event.payload].concat().into_boxed_str();
                 let event_type_bytes = event.event_type.len();
-                chunk.push(StoredEvent { occurred_at, event_type_bytes, text });
+                chunk.push(StoredEvent {
+                    occurred_at,
+                    event_type_bytes,
+                    text,
+                });
             }
             self.facets.push(sequence_number, event.facets);
         }
@@ -62,7 +69,12 @@ impl Log {
         let index = sequence_number.checked_sub(1)? as usize;
         let event = self.chunks.get(index / CHUNK)?.get(index % CHUNK)?;
         let (event_type, payload) = event.text.split_at(event.event_type_bytes);
-        Some(Row { sequence_number, occurred_at: event.occurred_at, event_type, payload })
+        Some(Row {
+            sequence_number,
+            occurred_at: event.occurred_at,
+            event_type,
+            payload,
+        })
     }
 }
 
@@ -77,11 +89,15 @@ impl Snapshot for &Log {
         span: Span,
         visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
     ) -> Result<(), EventStoreError> {
-        let span = Span { through: span.through.min(self.len()), ..span };
+        let span = Span {
+            through: span.through.min(self.len()),
+            ..span
+        };
         let Ok(mut cursor) = Cursor::open(&&self.facets, query);
         let Ok(_) = walk::<_, std::convert::Infallible>(&mut cursor, span, |candidate| {
-            let matching =
-                self.row(candidate).filter(|row| query.matches(row.event_type, row.payload));
+            let matching = self
+                .row(candidate)
+                .filter(|row| query.matches(row.event_type, row.payload));
             Ok(matching.map_or(ControlFlow::Continue(()), &mut *visitor))
         });
         Ok(())

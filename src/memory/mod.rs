@@ -32,7 +32,9 @@ impl MemoryStore {
     /// Makes an empty store.
     #[must_use]
     pub fn new() -> Self {
-        Self { log: RwLock::new(Some(Log::default())) }
+        Self {
+            log: RwLock::new(Some(Log::default())),
+        }
     }
 
     // A panic while the lock is held would have to be a bug in this module; the log stays readable.

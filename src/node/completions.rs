@@ -51,8 +51,14 @@ pub(super) struct Completions {
 impl Completions {
     /// `on_answers` is called, without arguments, when there are answers to be taken.
     pub(super) fn new(on_answers: &Function<'_, (), ()>) -> napi::Result<Arc<Self>> {
-        let wake = on_answers.build_threadsafe_function::<()>().weak::<true>().build()?;
-        Ok(Arc::new(Self { queue: Mutex::default(), wake }))
+        let wake = on_answers
+            .build_threadsafe_function::<()>()
+            .weak::<true>()
+            .build()?;
+        Ok(Arc::new(Self {
+            queue: Mutex::default(),
+            wake,
+        }))
     }
 
     pub(super) fn push(&self, id: f64, answer: Answer) {
@@ -71,7 +77,9 @@ impl Completions {
         let mut bytes = 0;
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         while bytes < TEXT_PER_TURN {
-            let Some((id, answer)) = queue.pop_front() else { break };
+            let Some((id, answer)) = queue.pop_front() else {
+                break;
+            };
             numbers.extend(match answer {
                 Answer::Appended(result) => [
                     0.0,
@@ -101,7 +109,10 @@ impl Completions {
             let _ = self.wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         }
         drop(queue);
-        Answers { numbers: Float64Array::new(numbers), texts }
+        Answers {
+            numbers: Float64Array::new(numbers),
+            texts,
+        }
     }
 
     /// Keeps the event loop alive, or lets it end.

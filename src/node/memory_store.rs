@@ -54,16 +54,18 @@ impl NativeMemoryStore {
         let append = || {
             let batch = PreparedBatch::from_json(&events)?;
             let query = CompiledQuery::from_json(&filters)?;
-            self.store.append_prepared(&batch, Some((&query, from_optional(expected))))
+            self.store
+                .append_prepared(&batch, Some((&query, from_optional(expected))))
         };
         match append() {
             Ok(result) => Ok(Appended {
                 first: result.first_sequence_number as f64,
                 last: result.last_sequence_number as f64,
             }),
-            Err(EventStoreError::ConditionalAppendConflict { actual, .. }) => {
-                Ok(Appended { first: -1.0, last: optional(actual) })
-            }
+            Err(EventStoreError::ConditionalAppendConflict { actual, .. }) => Ok(Appended {
+                first: -1.0,
+                last: optional(actual),
+            }),
             Err(error) => Err(failure(&error)),
         }
     }
@@ -79,7 +81,10 @@ impl NativeMemoryStore {
     /// Tells the newest sequence number, -1 when empty.
     #[napi(catch_unwind)]
     pub fn head(&self) -> Result<f64, Failure> {
-        self.store.head().map(optional).map_err(|error| failure(&error))
+        self.store
+            .head()
+            .map(optional)
+            .map_err(|error| failure(&error))
     }
 
     /// Frees the log.

@@ -3,6 +3,9 @@
 //! Payloads and results cross as JSON text, numbers as doubles: sequence numbers stay below 2^53.
 //! `index.js` turns them into the public API and is this module's only caller.
 
+// napi hands over strings as owned copies.
+#![allow(clippy::needless_pass_by_value)]
+
 mod completions;
 mod memory_store;
 mod page;

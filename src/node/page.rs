@@ -83,7 +83,8 @@ struct TextSink {
 
 impl TextSink {
     fn into_text(mut self) -> String {
-        self.text.push_str(if self.text.is_empty() { "[]" } else { "]" });
+        self.text
+            .push_str(if self.text.is_empty() { "[]" } else { "]" });
         self.text
     }
 }
@@ -101,12 +102,17 @@ impl RowSink for TextSink {
             }
         }
         self.text.push_str("\",");
-        if row.event_type.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+        if row
+            .event_type
+            .bytes()
+            .all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
+        {
             self.text.push('"');
             self.text.push_str(row.event_type);
             self.text.push('"');
         } else {
-            self.text.push_str(&serde_json::Value::from(row.event_type).to_string());
+            self.text
+                .push_str(&serde_json::Value::from(row.event_type).to_string());
         }
         self.text.push(',');
         self.text.push_str(row.payload);
@@ -141,6 +147,9 @@ mod tests {
     #[test]
     fn times_have_microseconds_and_z() {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000Z");
-        assert_eq!(rfc3339(1_778_400_930_123_456), "2026-05-10T08:15:30.123456Z");
+        assert_eq!(
+            rfc3339(1_778_400_930_123_456),
+            "2026-05-10T08:15:30.123456Z"
+        );
     }
 }

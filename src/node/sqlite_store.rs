@@ -2,8 +2,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use napi::bindgen_prelude::Function;
 use napi::Env;
+use napi::bindgen_prelude::Function;
 use napi_derive::napi;
 
 use super::completions::{Answer, Answers, Completions};
@@ -58,7 +58,11 @@ impl NativeSqliteStore {
         let failed = self.completions.clone();
         let opening = move || {
             let options = SqliteStoreOptions {
-                durability: if options.normal { Durability::Normal } else { Durability::Full },
+                durability: if options.normal {
+                    Durability::Normal
+                } else {
+                    Durability::Full
+                },
                 busy_timeout: Duration::from_secs_f64(options.busy_timeout / 1_000.0),
                 read_only: options.read_only,
             };
@@ -71,7 +75,10 @@ impl NativeSqliteStore {
             };
             completions.push(id, answer);
         };
-        if let Err(error) = thread::Builder::new().name("factstr-open".to_owned()).spawn(opening) {
+        if let Err(error) = thread::Builder::new()
+            .name("factstr-open".to_owned())
+            .spawn(opening)
+        {
             let error =
                 EventStoreError::BackendFailure(format!("a thread can't be started: {error}"));
             failed.push(id, Answer::Failed(error));

@@ -56,8 +56,13 @@ impl PreparedBatch {
         batch.text.reserve(text.len());
         let mut refusal = None;
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        let visitor = Batch { batch: &mut batch, refusal: &mut refusal };
-        let result = deserializer.deserialize_any(visitor).and_then(|()| deserializer.end());
+        let visitor = Batch {
+            batch: &mut batch,
+            refusal: &mut refusal,
+        };
+        let result = deserializer
+            .deserialize_any(visitor)
+            .and_then(|()| deserializer.end());
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
@@ -136,7 +141,11 @@ impl BatchBuilder {
         let event_type = self.text.len();
         self.text.push_str(payload);
         let payload = self.text.len();
-        self.events.push(Extent { event_type, payload, facets: self.facets.len() });
+        self.events.push(Extent {
+            event_type,
+            payload,
+            facets: self.facets.len(),
+        });
         Ok(())
     }
 
@@ -148,8 +157,16 @@ impl BatchBuilder {
         if self.events.is_empty() {
             return Err(EventStoreError::EmptyAppend);
         }
-        let Self { text, events, facets } = self;
-        Ok(PreparedBatch { text, events, facets })
+        let Self {
+            text,
+            events,
+            facets,
+        } = self;
+        Ok(PreparedBatch {
+            text,
+            events,
+            facets,
+        })
     }
 }
 
@@ -237,7 +254,10 @@ impl<'de> Visitor<'de> for Parts {
             )));
         };
         let event_type = serde_json::from_str::<JsonString>(event_type.get()).map_err(|error| {
-            A::Error::custom(format_args!("events[{index}].event_type: {}", reason(&error)))
+            A::Error::custom(format_args!(
+                "events[{index}].event_type: {}",
+                reason(&error)
+            ))
         })?;
         let Some(payload) = payload else {
             return Err(A::Error::custom(format_args!(

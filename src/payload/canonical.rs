@@ -55,14 +55,23 @@ mod tests {
         assert_eq!(Number::from_f64(1.0), Number::Natural(1));
         assert_eq!(Number::from_f64(-0.0), Number::Natural(0));
         assert_eq!(Number::from_f64(-3.0), Number::from_i64(-3));
-        assert_eq!(Number::from_f64(9_223_372_036_854_775_808.0), Number::Natural(1 << 63));
-        assert_eq!(Number::from_f64(-9_223_372_036_854_775_808.0), Number::from_i64(i64::MIN));
+        assert_eq!(
+            Number::from_f64(9_223_372_036_854_775_808.0),
+            Number::Natural(1 << 63)
+        );
+        assert_eq!(
+            Number::from_f64(-9_223_372_036_854_775_808.0),
+            Number::from_i64(i64::MIN)
+        );
         assert_eq!(Number::from_f64(1e300), Number::Float(1e300));
         assert_eq!(Number::from_f64(0.5), Number::Float(0.5));
     }
 
     #[test]
     fn neighbours_beyond_float_precision_differ() {
-        assert_ne!(Number::from_i64((1 << 53) + 1), Number::from_f64((1_u64 << 53) as f64));
+        assert_ne!(
+            Number::from_i64((1 << 53) + 1),
+            Number::from_f64((1_u64 << 53) as f64)
+        );
     }
 }

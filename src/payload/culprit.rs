@@ -12,7 +12,10 @@ use super::MAX_DEPTH;
 pub(super) fn find_culprit(text: &str, root: &str, levels_above: u32) -> Option<String> {
     let mut path = root.to_owned();
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let seed = Walk { path: &mut path, levels_left: MAX_DEPTH + levels_above };
+    let seed = Walk {
+        path: &mut path,
+        levels_left: MAX_DEPTH + levels_above,
+    };
     let error = match seed.deserialize(&mut deserializer) {
         Ok(()) => deserializer.end().err()?,
         Err(error) => error,
@@ -87,7 +90,13 @@ impl<'de> Visitor<'de> for Walk<'_> {
         loop {
             self.path.truncate(length);
             let _ = write!(self.path, "[{index}]");
-            if sequence.next_element_seed(Walk { path: &mut *self.path, levels_left })?.is_none() {
+            if sequence
+                .next_element_seed(Walk {
+                    path: &mut *self.path,
+                    levels_left,
+                })?
+                .is_none()
+            {
                 self.path.truncate(length);
                 return Ok(());
             }
@@ -101,7 +110,10 @@ impl<'de> Visitor<'de> for Walk<'_> {
         while let Some(key) = map.next_key::<String>()? {
             push_member(self.path, &key);
             refuse_nul::<A::Error>(&key)?;
-            map.next_value_seed(Walk { path: &mut *self.path, levels_left })?;
+            map.next_value_seed(Walk {
+                path: &mut *self.path,
+                levels_left,
+            })?;
             self.path.truncate(length);
         }
         Ok(())
@@ -110,7 +122,9 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
 /// Appends `.key`, or `["key"]` where the key is no plain name.
 fn push_member(path: &mut String, key: &str) {
-    let plain = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$');
+    let plain = key
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$');
     if plain && !key.is_empty() && key.len() <= 64 {
         let _ = write!(path, ".{key}");
     } else {
@@ -126,5 +140,9 @@ fn deeper<E: Error>(levels_left: u32) -> Result<u32, E> {
 }
 
 fn refuse_nul<E: Error>(value: &str) -> Result<(), E> {
-    if value.contains('\0') { Err(E::custom(NUL_REFUSED)) } else { Ok(()) }
+    if value.contains('\0') {
+        Err(E::custom(NUL_REFUSED))
+    } else {
+        Ok(())
+    }
 }

@@ -38,7 +38,10 @@ pub(super) struct Path {
 }
 
 impl Path {
-    pub(super) const ROOT: Self = Self { hash: ROOT, depth: 0 };
+    pub(super) const ROOT: Self = Self {
+        hash: ROOT,
+        depth: 0,
+    };
 
     fn tagged(self, tag: u64) -> u64 {
         // One round of a 64-bit finaliser (splitmix64's) keeps tags from cancelling out.
@@ -54,7 +57,10 @@ impl Path {
     }
 
     pub(super) fn element(self) -> Self {
-        Self { hash: self.tagged(ELEMENT), depth: self.depth + 1 }
+        Self {
+            hash: self.tagged(ELEMENT),
+            depth: self.depth + 1,
+        }
     }
 
     fn null(self) -> Facet {
@@ -97,7 +103,12 @@ pub(super) fn collect_facets(
     facets: &mut Vec<Facet>,
 ) -> serde_json::Result<()> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Collector { path: Path::ROOT, deepest, facets }.deserialize(&mut deserializer)?;
+    Collector {
+        path: Path::ROOT,
+        deepest,
+        facets,
+    }
+    .deserialize(&mut deserializer)?;
     deserializer.end()
 }
 
@@ -205,7 +216,14 @@ impl<'de> Visitor<'de> for Collector<'_> {
         self.facets.push(self.path.array());
         let (path, deepest) = (self.path.element(), self.deepest);
         let facets = self.facets;
-        while sequence.next_element_seed(Collector { path, deepest, facets: &mut *facets })?.is_some() {}
+        while sequence
+            .next_element_seed(Collector {
+                path,
+                deepest,
+                facets: &mut *facets,
+            })?
+            .is_some()
+        {}
         Ok(())
     }
 
@@ -214,7 +232,11 @@ impl<'de> Visitor<'de> for Collector<'_> {
         self.facets.extend(self.path.object());
         while let Some(path) = map.next_key_seed(Member(self.path))? {
             let deepest = self.deepest;
-            map.next_value_seed(Collector { path, deepest, facets: &mut *self.facets })?;
+            map.next_value_seed(Collector {
+                path,
+                deepest,
+                facets: &mut *self.facets,
+            })?;
         }
         Ok(())
     }
@@ -223,7 +245,11 @@ impl<'de> Visitor<'de> for Collector<'_> {
 impl Collector<'_> {
     /// The container here adds one level.
     fn refuse_depth<E: Error>(&self) -> Result<(), E> {
-        if self.path.depth < self.deepest { Ok(()) } else { Err(E::custom("nested too deeply")) }
+        if self.path.depth < self.deepest {
+            Ok(())
+        } else {
+            Err(E::custom("nested too deeply"))
+        }
     }
 }
 

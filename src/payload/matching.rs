@@ -29,7 +29,10 @@ impl Predicate {
             Value::String(value) => Self::String(value.clone()),
             Value::Array(elements) => Self::Array(elements.iter().map(Self::compile).collect()),
             Value::Object(members) => Self::Object(
-                members.iter().map(|(key, value)| (key.clone(), Self::compile(value))).collect(),
+                members
+                    .iter()
+                    .map(|(key, value)| (key.clone(), Self::compile(value)))
+                    .collect(),
             ),
         }
     }
@@ -37,7 +40,9 @@ impl Predicate {
     /// Tells whether the payload contains this predicate. Text that is no JSON matches nothing.
     pub(super) fn matches(&self, text: &str) -> bool {
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        Matcher(self).deserialize(&mut deserializer).unwrap_or(false)
+        Matcher(self)
+            .deserialize(&mut deserializer)
+            .unwrap_or(false)
     }
 }
 
@@ -105,7 +110,9 @@ impl<'de> Visitor<'de> for Matcher<'_> {
         let mut matched = 0;
         while let Some(index) = map.next_key_seed(Lookup(expected))? {
             match index {
-                Some(index) => matched += usize::from(map.next_value_seed(Matcher(&expected[index].1))?),
+                Some(index) => {
+                    matched += usize::from(map.next_value_seed(Matcher(&expected[index].1))?);
+                }
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }

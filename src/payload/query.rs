@@ -49,7 +49,10 @@ impl CompiledQuery {
         let invalid = EventStoreError::InvalidQuery;
         if text.len() > MAX_PAYLOAD_BYTES {
             let most = MAX_PAYLOAD_BYTES;
-            return Err(invalid(format!("query: has {} bytes, the most is {most}", text.len())));
+            return Err(invalid(format!(
+                "query: has {} bytes, the most is {most}",
+                text.len()
+            )));
         }
         // A predicate stands three levels below the filters: in a list, in a filter, in the list.
         let filters = match serde_json::from_str::<Value>(text) {
@@ -80,9 +83,16 @@ impl CompiledQuery {
                     })
                     .collect::<Result<_, _>>()?,
             ),
-            _ => return Err(invalid("query.filters: must be an array, null or absent".to_owned())),
+            _ => {
+                return Err(invalid(
+                    "query.filters: must be an array, null or absent".to_owned(),
+                ));
+            }
         };
-        Ok(Self { filters, text: text.into() })
+        Ok(Self {
+            filters,
+            text: text.into(),
+        })
     }
 
     /// The filters as JSON text.
@@ -97,9 +107,11 @@ impl CompiledQuery {
 
     /// Tells exactly whether an event belongs to the context.
     pub(crate) fn matches(&self, event_type: &str, payload: &str) -> bool {
-        self.filters
-            .as_ref()
-            .is_none_or(|filters| filters.iter().any(|filter| filter.matches(event_type, payload)))
+        self.filters.as_ref().is_none_or(|filters| {
+            filters
+                .iter()
+                .any(|filter| filter.matches(event_type, payload))
+        })
     }
 }
 
@@ -108,8 +120,9 @@ impl CompiledFilter {
         let Value::Object(members) = filter else {
             return Err((String::new(), "must be an object".into()));
         };
-        if let Some(unknown) =
-            members.keys().find(|key| !matches!(key.as_str(), "event_types" | "payload_predicates"))
+        if let Some(unknown) = members
+            .keys()
+            .find(|key| !matches!(key.as_str(), "event_types" | "payload_predicates"))
         {
             let shown: String = unknown.chars().take(64).collect();
             let reason = "unknown member (a filter has event_types and payload_predicates)";
@@ -132,19 +145,26 @@ impl CompiledFilter {
             .transpose()?;
         let predicates = list(members, "payload_predicates")?
             .map(|predicates| predicates.iter().map(CompiledPredicate::compile).collect());
-        Ok(Self { event_types, predicates })
+        Ok(Self {
+            event_types,
+            predicates,
+        })
     }
 
     /// The facets of the OR-ed event types, `None` if unconstrained.
     pub(crate) fn event_type_facets(&self) -> Option<impl Iterator<Item = Facet>> {
-        self.event_types.as_ref().map(|types| types.iter().map(|name| event_type_facet(name)))
+        self.event_types
+            .as_ref()
+            .map(|types| types.iter().map(|name| event_type_facet(name)))
     }
 
     /// The AND-ed facets of each of the OR-ed predicates, `None` if unconstrained.
     pub(crate) fn predicate_facets(&self) -> Option<impl Iterator<Item = &[Facet]>> {
-        self.predicates
-            .as_ref()
-            .map(|predicates| predicates.iter().map(|predicate| predicate.facets.as_slice()))
+        self.predicates.as_ref().map(|predicates| {
+            predicates
+                .iter()
+                .map(|predicate| predicate.facets.as_slice())
+        })
     }
 
     fn matches(&self, event_type: &str, payload: &str) -> bool {
@@ -154,7 +174,9 @@ impl CompiledFilter {
             .is_none_or(|types| types.iter().any(|expected| expected == event_type));
         type_matches
             && self.predicates.as_ref().is_none_or(|predicates| {
-                predicates.iter().any(|predicate| predicate.exact.matches(payload))
+                predicates
+                    .iter()
+                    .any(|predicate| predicate.exact.matches(payload))
             })
     }
 }
@@ -165,7 +187,10 @@ impl CompiledPredicate {
         required_facets(value, Path::ROOT, &mut facets);
         facets.sort_unstable();
         facets.dedup();
-        Self { exact: Predicate::compile(value), facets }
+        Self {
+            exact: Predicate::compile(value),
+            facets,
+        }
     }
 }
 
@@ -185,7 +210,10 @@ fn filter_to_json(filter: &EventFilter) -> Value {
         members.insert("event_types".to_owned(), types.as_slice().into());
     }
     if let Some(predicates) = &filter.payload_predicates {
-        members.insert("payload_predicates".to_owned(), Value::Array(predicates.clone()));
+        members.insert(
+            "payload_predicates".to_owned(),
+            Value::Array(predicates.clone()),
+        );
     }
     Value::Object(members)
 }
@@ -193,10 +221,16 @@ fn filter_to_json(filter: &EventFilter) -> Value {
 fn nested_within(value: &Value, levels: u32) -> bool {
     match value {
         Value::Array(elements) => {
-            levels > 0 && elements.iter().all(|element| nested_within(element, levels - 1))
+            levels > 0
+                && elements
+                    .iter()
+                    .all(|element| nested_within(element, levels - 1))
         }
         Value::Object(members) => {
-            levels > 0 && members.values().all(|member| nested_within(member, levels - 1))
+            levels > 0
+                && members
+                    .values()
+                    .all(|member| nested_within(member, levels - 1))
         }
         _ => true,
     }

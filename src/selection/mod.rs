@@ -82,7 +82,11 @@ pub(crate) fn page(
         through: before.saturating_sub(1),
         backwards: request.backwards,
     };
-    let mut end = PageEnd { last: None, complete: true, before };
+    let mut end = PageEnd {
+        last: None,
+        complete: true,
+        before,
+    };
     let mut rows = 0;
     snapshot.visit(query, span, &mut |row| {
         sink.push(row);
@@ -119,7 +123,15 @@ pub(crate) fn context_version(
     query: &CompiledQuery,
 ) -> Result<Option<u64>, EventStoreError> {
     let through = snapshot.head();
-    first_match(snapshot, query, Span { after: 0, through, backwards: true })
+    first_match(
+        snapshot,
+        query,
+        Span {
+            after: 0,
+            through,
+            backwards: true,
+        },
+    )
 }
 
 fn first_match(
@@ -153,13 +165,21 @@ pub(crate) fn check_context(
             None => Some(0),
             Some(expected) if expected == 0 || expected > through => None,
             Some(expected) => {
-                let itself = Span { after: expected - 1, through: expected, backwards: false };
+                let itself = Span {
+                    after: expected - 1,
+                    through: expected,
+                    backwards: false,
+                };
                 first_match(snapshot, query, itself)?
             }
         },
     };
     if let Some(after) = unchanged_until {
-        let newer = Span { after, through, backwards: false };
+        let newer = Span {
+            after,
+            through,
+            backwards: false,
+        };
         if first_match(snapshot, query, newer)?.is_none() {
             return Ok(());
         }
@@ -214,11 +234,21 @@ pub(crate) fn read_records(
     let mut sink = RecordSink::default();
     let end = page(snapshot, compiled, request, &mut sink)?;
     let next = end.last.filter(|_| !end.complete).map(|last| {
-        let (after, before) =
-            if options.backwards { (options.after, last) } else { (Some(last), end.before) };
-        ReadOptions { after, before: Some(before), ..*options }
+        let (after, before) = if options.backwards {
+            (options.after, last)
+        } else {
+            (Some(last), end.before)
+        };
+        ReadOptions {
+            after,
+            before: Some(before),
+            ..*options
+        }
     });
-    Ok(ReadPage { event_records: sink.into_records()?, next })
+    Ok(ReadPage {
+        event_records: sink.into_records()?,
+        next,
+    })
 }
 
 /// Checks the bounds of a read against the query's cursor.
@@ -231,7 +261,10 @@ pub(crate) fn read_bounds(
             "options.after: the query has a min_sequence_number already, give only one".to_owned(),
         ));
     }
-    Ok(ReadOptions { after: options.after.or(cursor), ..*options })
+    Ok(ReadOptions {
+        after: options.after.or(cursor),
+        ..*options
+    })
 }
 
 /// Walks the candidates of a cursor over a span, until `visitor` breaks.
@@ -246,7 +279,11 @@ where
     if span.after >= span.through {
         return Ok(ControlFlow::Continue(()));
     }
-    let mut from = if span.backwards { span.through } else { span.after + 1 };
+    let mut from = if span.backwards {
+        span.through
+    } else {
+        span.after + 1
+    };
     loop {
         let candidate = if span.backwards {
             cursor.prev_at_or_before(from)?
@@ -259,6 +296,10 @@ where
         if visitor(candidate)?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        from = if span.backwards { candidate - 1 } else { candidate + 1 };
+        from = if span.backwards {
+            candidate - 1
+        } else {
+            candidate + 1
+        };
     }
 }

@@ -41,9 +41,10 @@ impl RowSink for RecordSink {
             }),
             Err(error) => {
                 let at = row.sequence_number;
-                self.failure.get_or_insert(EventStoreError::BackendFailure(format!(
-                    "event {at}: its stored payload is no JSON: {error}"
-                )));
+                self.failure
+                    .get_or_insert(EventStoreError::BackendFailure(format!(
+                        "event {at}: its stored payload is no JSON: {error}"
+                    )));
             }
         }
     }

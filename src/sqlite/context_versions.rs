@@ -20,7 +20,10 @@ impl ContextVersions {
         if filters.len() > LONGEST_TEXT {
             return;
         }
-        let mut known = self.by_filters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self
+            .by_filters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST_CONTEXTS && !known.contains_key(filters) {
             known.clear();
         }
@@ -32,6 +35,10 @@ impl ContextVersions {
     }
 
     pub(super) fn known(&self, filters: &str) -> Option<KnownVersion> {
-        self.by_filters.lock().unwrap_or_else(PoisonError::into_inner).get(filters).copied()
+        self.by_filters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(filters)
+            .copied()
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Database {
 
 // Page cache per connection, in KiB.
 const WRITER_CACHE: i64 = 65_536;
-const READER_CACHE: i64 = 16_384;
+const READER_CACHE: i64 = 32_768;
 /// Prepared statements kept per connection.
 const STATEMENTS: usize = 64;
 
@@ -68,7 +68,9 @@ impl Database {
                 return Ok(());
             }
             let path = database.path.display();
-            Err(EventStoreError::BackendFailure(format!("{path} can't be put into WAL mode")))
+            Err(EventStoreError::BackendFailure(format!(
+                "{path} can't be put into WAL mode"
+            )))
         })?;
         connection.pragma_update(None, "synchronous", database.synchronous())?;
         format::bring_up_to_date(&mut connection)?;
@@ -122,7 +124,10 @@ impl Database {
             Err(error) => return Err(failed(error)),
         };
         let mut header = Vec::with_capacity(16);
-        file.by_ref().take(16).read_to_end(&mut header).map_err(failed)?;
+        file.by_ref()
+            .take(16)
+            .read_to_end(&mut header)
+            .map_err(failed)?;
         if header.is_empty() {
             return Ok(false);
         }
@@ -180,7 +185,9 @@ fn wait_for_lock(calls: i32) -> bool {
     if now - since >= BUSY_TIMEOUT.get() {
         return false;
     }
-    sleep(Duration::from_micros(200 * (u64::from(calls.unsigned_abs()) + 1).min(25)));
+    sleep(Duration::from_micros(
+        200 * (u64::from(calls.unsigned_abs()) + 1).min(25),
+    ));
     true
 }
 

@@ -25,8 +25,7 @@ impl From<rusqlite::Error> for EventStoreError {
     }
 }
 
-const BUSY: &str =
-    "the database was locked by another connection for longer than the busy timeout";
+const BUSY: &str = "the database was locked by another connection for longer than the busy timeout";
 
 pub(super) fn is_busy(error: &EventStoreError) -> bool {
     matches!(error, EventStoreError::BackendFailure(message) if message == BUSY)

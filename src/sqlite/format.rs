@@ -32,7 +32,9 @@ impl Format {
                 "the store has format {older}; open it once without readOnly to migrate it to \
                  format {NEWEST}"
             ))),
-            Self::Empty => Err(unsupported("the database is empty, it is no event store".into())),
+            Self::Empty => Err(unsupported(
+                "the database is empty, it is no event store".into(),
+            )),
         }
     }
 }
@@ -45,14 +47,24 @@ fn unsupported(message: String) -> EventStoreError {
 pub(super) fn check(connection: &Connection) -> Result<Format> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (user_version, application_id) = (pragma("user_version")?, pragma("application_id")?);
-    let mut statement = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
-    let tables: Vec<String> =
-        statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let mut statement =
+        connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
+    let tables: Vec<String> = statement
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
     if tables.is_empty() && user_version == 0 && application_id == 0 {
         return Ok(Format::Empty);
     }
-    let ours = ["events", "append_batches", "store_metadata", "subscriber_cursors"];
-    if !ours.iter().all(|name| tables.iter().any(|table| table == name)) {
+    let ours = [
+        "events",
+        "append_batches",
+        "store_metadata",
+        "subscriber_cursors",
+    ];
+    if !ours
+        .iter()
+        .all(|name| tables.iter().any(|table| table == name))
+    {
         return Err(unsupported("the database is no event store".to_owned()));
     }
     let recorded: Option<String> = connection
@@ -63,7 +75,9 @@ pub(super) fn check(connection: &Connection) -> Result<Format> {
         )
         .optional()?;
     let Some(format) = recorded.and_then(|version| version.parse::<i64>().ok()) else {
-        return Err(unsupported("the database does not tell its store format".to_owned()));
+        return Err(unsupported(
+            "the database does not tell its store format".to_owned(),
+        ));
     };
     let format = format.max(user_version);
     if !(1..=NEWEST).contains(&format) {

@@ -39,7 +39,12 @@ impl Indexer {
         writer: Sender<Maintenance>,
         wake: Receiver<()>,
     ) -> Self {
-        Self { shared, connection, writer, wake }
+        Self {
+            shared,
+            connection,
+            writer,
+            wake,
+        }
     }
 
     /// Works whenever it is woken, until the writer ends.
@@ -65,9 +70,9 @@ impl Indexer {
                 } else {
                     build_from_log(&self.connection, first, through)?
                 };
-                self.on_writer(move |writer| in_transaction(writer, |connection| {
-                    install_new(connection, &image)
-                }))?;
+                self.on_writer(move |writer| {
+                    in_transaction(writer, |connection| install_new(connection, &image))
+                })?;
             }
             let (runs, _) = self.shared.catalog.load(&self.connection)?;
             self.shared.tail.prune(runs.indexed_through);
@@ -80,12 +85,14 @@ impl Indexer {
         loop {
             self.remove_doomed()?;
             let (live, _) = self.shared.catalog.load(&self.connection)?;
-            let Some(inputs) = choose_merge(&live.runs, SEGMENT_EVENTS) else { return Ok(()) };
+            let Some(inputs) = choose_merge(&live.runs, SEGMENT_EVENTS) else {
+                return Ok(());
+            };
             let inputs: Arc<[Arc<Run>]> = inputs.into();
             let claimed = inputs.clone();
-            let id = self.on_writer(move |writer| in_transaction(writer, |connection| {
-                claim_merge(connection, &claimed)
-            }))?;
+            let id = self.on_writer(move |writer| {
+                in_transaction(writer, |connection| claim_merge(connection, &claimed))
+            })?;
             let Some(id) = id else { return Ok(()) };
             if !self.merge_into(id, &inputs)? {
                 return Ok(());
@@ -112,42 +119,52 @@ impl Indexer {
         let (blocks, fences) = merge.finish();
         self.store(id, stored, blocks)?;
         let inputs = inputs.clone();
-        self.on_writer(move |writer| in_transaction(writer, |connection| {
-            install_merged(connection, id, &fences, &inputs)
-        }))
+        self.on_writer(move |writer| {
+            in_transaction(writer, |connection| {
+                install_merged(connection, id, &fences, &inputs)
+            })
+        })
     }
 
     fn store(&self, id: i64, first: usize, blocks: Vec<Vec<u8>>) -> Result<usize> {
         let count = blocks.len();
-        self.on_writer(move |writer| without_flush(writer, |connection| {
-            insert_blocks(connection, id, first, &blocks)
-        }))?;
+        self.on_writer(move |writer| {
+            without_flush(writer, |connection| {
+                insert_blocks(connection, id, first, &blocks)
+            })
+        })?;
         Ok(count)
     }
 
     fn remove_doomed(&self) -> Result<()> {
         loop {
-            let doomed =
-                self.on_writer(|writer| without_flush(writer, |connection| find_doomed(connection)))?;
-            let Some((id, blocks)) = doomed else { return Ok(()) };
+            let doomed = self.on_writer(|writer| without_flush(writer, find_doomed))?;
+            let Some((id, blocks)) = doomed else {
+                return Ok(());
+            };
             // A builder may have stored one slice more than it has told.
             for start in (0..blocks + SLICE_BLOCKS).step_by(SLICE_BLOCKS) {
-                self.on_writer(move |writer| without_flush(writer, |connection| {
-                    drop_blocks(connection, id, start..start + SLICE_BLOCKS)
-                }))?;
+                self.on_writer(move |writer| {
+                    without_flush(writer, |connection| {
+                        drop_blocks(connection, id, start..start + SLICE_BLOCKS)
+                    })
+                })?;
                 self.install_complete()?;
                 if self.is_ending() {
                     return Ok(());
                 }
             }
-            self.on_writer(move |writer| without_flush(writer, |connection| {
-                forget_run(connection, id)
-            }))?;
+            self.on_writer(move |writer| {
+                without_flush(writer, |connection| forget_run(connection, id))
+            })?;
         }
     }
 
     fn is_ending(&self) -> bool {
-        matches!(self.wake.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
+        matches!(
+            self.wake.try_recv(),
+            Err(crossbeam_channel::TryRecvError::Disconnected)
+        )
     }
 
     /// Has the writer do something, and waits for it.
@@ -157,15 +174,14 @@ impl Indexer {
     ) -> Result<T> {
         let (reply, answer) = crossbeam_channel::bounded(1);
         let work = Box::new(move |writer: &mut Writer| drop(reply.send(work(writer))));
-        self.writer.send(work).map_err(|_| EventStoreError::StoreClosed)?;
+        self.writer
+            .send(work)
+            .map_err(|_| EventStoreError::StoreClosed)?;
         answer.recv().map_err(|_| EventStoreError::StoreClosed)?
     }
 }
 
-fn in_transaction<T>(
-    writer: &Writer,
-    work: impl FnOnce(&Connection) -> Result<T>,
-) -> Result<T> {
+fn in_transaction<T>(writer: &Writer, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
     execute(&writer.connection, "BEGIN IMMEDIATE")?;
     let result = work(&writer.connection).and_then(|value| {
         execute(&writer.connection, "COMMIT")?;
@@ -179,10 +195,7 @@ fn in_transaction<T>(
 
 /// For blocks that no live run refers to: they may be lost, and the commit that makes their run live
 /// flushes them with it.
-fn without_flush<T>(
-    writer: &Writer,
-    work: impl FnOnce(&Connection) -> Result<T>,
-) -> Result<T> {
+fn without_flush<T>(writer: &Writer, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
     let connection = &writer.connection;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     let result = in_transaction(writer, work);

@@ -6,6 +6,7 @@ mod failure;
 mod format;
 mod indexer;
 mod options;
+mod reader_pool;
 mod readers;
 mod runs;
 mod snapshot;
@@ -26,7 +27,7 @@ use self::context_versions::ContextVersions;
 use self::database::Database;
 use self::failure::Result;
 use self::indexer::Indexer;
-use self::readers::{ReadJob, Shared};
+use self::readers::{ReadJob, Readers, Shared};
 use self::runs::Catalog;
 use self::snapshot::LogSnapshot;
 use self::tail::Tail;
@@ -60,12 +61,14 @@ pub struct SqliteStore {
 struct Handles {
     /// `None` when read-only.
     appends: Option<Sender<AppendRequest>>,
-    reads: Sender<ReadJob>,
+    reads: Readers,
 }
 
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.debug_struct("SqliteStore").finish_non_exhaustive()
+        formatter
+            .debug_struct("SqliteStore")
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,8 +90,11 @@ impl SqliteStore {
         if let Some(connection) = &connection {
             indexer::index_backlog(connection)?;
         }
-        let shared =
-            Arc::new(Shared { database, tail: Tail::new(0), catalog: Catalog::default() });
+        let shared = Arc::new(Shared {
+            database,
+            tail: Tail::new(0),
+            catalog: Catalog::default(),
+        });
         let versions = Arc::new(ContextVersions::default());
         let (reads, mut threads) = readers::start(&shared)?;
         let mut appends = None;
@@ -111,7 +117,12 @@ impl SqliteStore {
         reply: impl FnOnce(Result<AppendResult>) + Send + 'static,
     ) {
         let condition = condition.map(|(query, expected)| Condition { query, expected });
-        self.queue(AppendRequest { batch, condition, reply: Box::new(reply), share: None });
+        self.queue(AppendRequest {
+            batch,
+            condition,
+            reply: Box::new(reply),
+            share: None,
+        });
     }
 
     fn queue(&self, request: AppendRequest) {
@@ -134,8 +145,8 @@ impl SqliteStore {
         let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
         match handles.as_ref() {
             Some(handles) => {
-                if let Err(refused) = handles.reads.send(job) {
-                    (refused.0)(Err(EventStoreError::StoreClosed));
+                if let Err(refused) = handles.reads.submit(job) {
+                    refused(Err(EventStoreError::StoreClosed));
                 }
             }
             None => job(Err(EventStoreError::StoreClosed)),
@@ -154,7 +165,12 @@ impl SqliteStore {
 
     /// Takes no new work and starts to finish what is queued.
     pub(crate) fn begin_close(&self) {
-        drop(self.handles.write().unwrap_or_else(PoisonError::into_inner).take());
+        drop(
+            self.handles
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
     }
 
     /// Calls `done` when everything is finished and released.
@@ -163,9 +179,14 @@ impl SqliteStore {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         let threads = std::mem::take(&mut *threads);
         let finish = move || {
-            let panicked = threads.into_iter().map(JoinHandle::join).any(|end| end.is_err());
+            let panicked = threads
+                .into_iter()
+                .map(JoinHandle::join)
+                .any(|end| end.is_err());
             done(if panicked {
-                Err(EventStoreError::BackendFailure("a thread of the store panicked".to_owned()))
+                Err(EventStoreError::BackendFailure(
+                    "a thread of the store panicked".to_owned(),
+                ))
             } else {
                 Ok(())
             });
@@ -181,10 +202,20 @@ impl SqliteStore {
         condition: Option<Condition>,
     ) -> Result<AppendResult> {
         let weight = batch.weight().clamp(1, QUEUE_BYTES) as u32;
-        let share = self.queue_share.clone().acquire_many_owned(weight).await.ok();
+        let share = self
+            .queue_share
+            .clone()
+            .acquire_many_owned(weight)
+            .await
+            .ok();
         let (reply, answer) = oneshot::channel();
         let reply: Reply = Box::new(move |verdict| drop(reply.send(verdict)));
-        self.queue(AppendRequest { batch, condition, reply, share });
+        self.queue(AppendRequest {
+            batch,
+            condition,
+            reply,
+            share,
+        });
         answer.await.unwrap_or(Err(EventStoreError::StoreClosed))
     }
 
@@ -211,21 +242,36 @@ fn start_writing(
     let (wake, woken) = crossbeam_channel::bounded(1);
     let reading = shared.database.connect_for_reading()?;
     let indexer = Indexer::new(shared.clone(), reading, maintain, woken);
-    let writer =
-        Writer::new(shared.clone(), connection, versions.clone(), queue, maintenance, wake);
+    let writer = Writer::new(
+        shared.clone(),
+        connection,
+        versions.clone(),
+        queue,
+        maintenance,
+        wake,
+    );
     let failed = |error: std::io::Error| {
         EventStoreError::BackendFailure(format!("a thread can't be started: {error}"))
     };
     let named = |name: &str| thread::Builder::new().name(name.to_owned());
-    threads.push(named("factstr-indexer").spawn(move || indexer.run()).map_err(failed)?);
-    threads.push(named("factstr-writer").spawn(move || writer.run()).map_err(failed)?);
+    threads.push(
+        named("factstr-indexer")
+            .spawn(move || indexer.run())
+            .map_err(failed)?,
+    );
+    threads.push(
+        named("factstr-writer")
+            .spawn(move || writer.run())
+            .map_err(failed)?,
+    );
     Ok(appends)
 }
 
 #[async_trait]
 impl EventStore for SqliteStore {
     async fn append(&self, new_events: Vec<NewEvent>) -> Result<AppendResult> {
-        self.append_checked(PreparedBatch::from_events(&new_events)?, None).await
+        self.append_checked(PreparedBatch::from_events(&new_events)?, None)
+            .await
     }
 
     async fn append_if(
@@ -236,7 +282,10 @@ impl EventStore for SqliteStore {
     ) -> Result<AppendResult> {
         let batch = PreparedBatch::from_events(&new_events)?;
         let query = CompiledQuery::from_query(context_query)?;
-        let condition = Condition { query, expected: expected_context_version };
+        let condition = Condition {
+            query,
+            expected: expected_context_version,
+        };
         self.append_checked(batch, Some(condition)).await
     }
 
@@ -264,7 +313,8 @@ impl EventStore for SqliteStore {
     }
 
     async fn head_sequence_number(&self) -> Result<Option<u64>> {
-        self.read_snapshot(|snapshot| Ok(Some(snapshot.head).filter(|&head| head > 0))).await
+        self.read_snapshot(|snapshot| Ok(Some(snapshot.head).filter(|&head| head > 0)))
+            .await
     }
 
     async fn close(&self) -> Result<()> {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
 
 use super::database::Database;
 use super::failure::Result;
+use super::reader_pool::ReaderPool;
 use super::runs::Catalog;
 use super::snapshot::{LogSnapshot, for_each_facets};
 use super::tail::Tail;
@@ -27,27 +27,49 @@ pub(super) struct Shared {
     pub(super) catalog: Catalog,
 }
 
-/// Starts the reader threads. They end when the sender is dropped.
-pub(super) fn start(shared: &Arc<Shared>) -> Result<(Sender<ReadJob>, Vec<JoinHandle<()>>)> {
-    let (jobs, queue) = crossbeam_channel::unbounded::<ReadJob>();
-    let count = thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
+/// The reader threads of a store, at least two, so that a long read holds up no short one.
+pub(super) struct Readers {
+    pool: Arc<ReaderPool<ReadJob>>,
+}
+
+impl Readers {
+    /// Queues a job; it comes back if the readers are ending.
+    pub(super) fn submit(&self, job: ReadJob) -> std::result::Result<(), ReadJob> {
+        self.pool.submit(job)
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.pool.end();
+    }
+}
+
+/// Starts the reader threads. They end when the handle is dropped.
+pub(super) fn start(shared: &Arc<Shared>) -> Result<(Readers, Vec<JoinHandle<()>>)> {
+    let readers = Readers {
+        pool: Arc::new(ReaderPool::default()),
+    };
+    let count = thread::available_parallelism()
+        .map_or(2, usize::from)
+        .clamp(2, 4);
     let threads = (0..count).map(|_| {
-        let (shared, queue) = (shared.clone(), queue.clone());
+        let (shared, pool) = (shared.clone(), readers.pool.clone());
         thread::Builder::new()
             .name("factstr-reader".to_owned())
-            .spawn(move || serve(&shared, &queue))
+            .spawn(move || serve(&shared, &pool))
             .map_err(|error| {
                 EventStoreError::BackendFailure(format!("a thread can't be started: {error}"))
             })
     });
     let threads = threads.collect::<Result<_>>()?;
-    Ok((jobs, threads))
+    Ok((readers, threads))
 }
 
-fn serve(shared: &Shared, queue: &Receiver<ReadJob>) {
+fn serve(shared: &Shared, pool: &ReaderPool<ReadJob>) {
     shared.database.enter_thread();
     let mut connection = None;
-    for job in queue {
+    while let Some(job) = pool.next() {
         // A connection is made when it is first needed, and made anew after a failure.
         if connection.is_none() {
             match shared.database.connect_for_reading() {
@@ -58,10 +80,10 @@ fn serve(shared: &Shared, queue: &Receiver<ReadJob>) {
                 }
             }
         }
-        if let Some(made) = &connection {
-            if !with_snapshot(shared, made, job) {
-                connection = None;
-            }
+        if let Some(made) = &connection
+            && !with_snapshot(shared, made, job)
+        {
+            connection = None;
         }
     }
 }
@@ -100,7 +122,12 @@ pub(super) fn read_snapshot<'c>(
         let tail = shared.tail.view();
         connection.prepare_cached("BEGIN")?.execute([])?;
         let (runs, head) = shared.catalog.load(connection)?;
-        let snapshot = LogSnapshot { connection, head, runs, tail };
+        let snapshot = LogSnapshot {
+            connection,
+            head,
+            runs,
+            tail,
+        };
         let covered = snapshot.covered_through();
         if snapshot.is_contiguous() && head.saturating_sub(covered) <= MOST_UNINDEXED {
             return Ok(snapshot);
@@ -116,7 +143,12 @@ pub(super) fn read_snapshot<'c>(
 pub(super) fn catch_up(shared: &Shared, snapshot: &LogSnapshot) -> Result<()> {
     shared.tail.prune(snapshot.runs.indexed_through);
     let first = shared.tail.through() + 1;
-    for_each_facets(snapshot.connection, first - 1, snapshot.head, |sequence_number, facets| {
-        shared.tail.extend(sequence_number, std::iter::once(facets));
-    })
+    for_each_facets(
+        snapshot.connection,
+        first - 1,
+        snapshot.head,
+        |sequence_number, facets| {
+            shared.tail.extend(sequence_number, std::iter::once(facets));
+        },
+    )
 }

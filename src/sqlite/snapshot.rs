@@ -33,7 +33,9 @@ enum Part<'p> {
 impl LogSnapshot<'_> {
     /// Whether the tail's view reaches back to the runs, as it should.
     pub(super) fn is_contiguous(&self) -> bool {
-        self.tail.first().is_none_or(|oldest| oldest.after <= self.runs.indexed_through)
+        self.tail
+            .first()
+            .is_none_or(|oldest| oldest.after <= self.runs.indexed_through)
     }
 
     /// The last event that has postings.
@@ -100,7 +102,9 @@ impl LogSnapshot<'_> {
         query: &CompiledQuery,
         visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        let mut statement = self.connection.prepare_cached(include_str!("sql/event.sql"))?;
+        let mut statement = self
+            .connection
+            .prepare_cached(include_str!("sql/event.sql"))?;
         let visited = statement
             .query_row([candidate], |row| visit_row(row, query, visitor))
             .optional()?;
@@ -140,7 +144,12 @@ fn visit_row(
         return Ok(ControlFlow::Continue(()));
     }
     let (sequence_number, occurred_at) = (row.get(0)?, row.get(1)?);
-    Ok(visitor(Row { sequence_number, occurred_at, event_type, payload }))
+    Ok(visitor(Row {
+        sequence_number,
+        occurred_at,
+        event_type,
+        payload,
+    }))
 }
 
 impl Snapshot for LogSnapshot<'_> {
@@ -154,7 +163,10 @@ impl Snapshot for LogSnapshot<'_> {
         span: Span,
         visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
     ) -> std::result::Result<(), EventStoreError> {
-        let span = Span { through: span.through.min(self.head), ..span };
+        let span = Span {
+            through: span.through.min(self.head),
+            ..span
+        };
         if span.after >= span.through {
             return Ok(());
         }

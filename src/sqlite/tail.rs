@@ -28,8 +28,14 @@ struct Postings {
 
 impl TailSegment {
     pub(super) fn new(after: u64) -> Self {
-        let postings = Postings { through: after, facets: FacetMap::new(1) };
-        Self { after, postings: RwLock::new(postings) }
+        let postings = Postings {
+            through: after,
+            facets: FacetMap::new(1),
+        };
+        Self {
+            after,
+            postings: RwLock::new(postings),
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Postings> {
@@ -37,7 +43,9 @@ impl TailSegment {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Postings> {
-        self.postings.write().unwrap_or_else(PoisonError::into_inner)
+        self.postings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn through(&self) -> u64 {
@@ -96,7 +104,9 @@ pub(super) type TailView = Vec<Arc<TailSegment>>;
 
 impl Tail {
     pub(super) fn new(after: u64) -> Self {
-        Self { segments: RwLock::new(VecDeque::from([Arc::new(TailSegment::new(after))])) }
+        Self {
+            segments: RwLock::new(VecDeque::from([Arc::new(TailSegment::new(after))])),
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, VecDeque<Arc<TailSegment>>> {
@@ -104,7 +114,9 @@ impl Tail {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, VecDeque<Arc<TailSegment>>> {
-        self.segments.write().unwrap_or_else(PoisonError::into_inner)
+        self.segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn view(&self) -> TailView {
@@ -131,7 +143,9 @@ impl Tail {
     /// tail knows already are skipped, and it stays as it is if some would be missing in between.
     pub(super) fn extend<'f>(&self, first: u64, events: impl Iterator<Item = &'f [Facet]>) {
         let mut segments = self.write();
-        let Some(mut newest) = segments.back().cloned() else { return };
+        let Some(mut newest) = segments.back().cloned() else {
+            return;
+        };
         let mut through = newest.through();
         if first > through + 1 {
             return;
@@ -152,10 +166,17 @@ impl Tail {
     /// Forgets segments that runs cover, and starts anew if the runs go beyond the tail.
     pub(super) fn prune(&self, indexed_through: u64) {
         let mut segments = self.write();
-        while segments.len() > 1 && segments.front().is_some_and(|oldest| oldest.through() <= indexed_through) {
+        while segments.len() > 1
+            && segments
+                .front()
+                .is_some_and(|oldest| oldest.through() <= indexed_through)
+        {
             segments.pop_front();
         }
-        if segments.back().is_some_and(|newest| newest.through() < indexed_through) {
+        if segments
+            .back()
+            .is_some_and(|newest| newest.through() < indexed_through)
+        {
             segments.clear();
             segments.push_back(Arc::new(TailSegment::new(indexed_through)));
         }

@@ -65,7 +65,14 @@ impl Writer {
         wake_indexer: Sender<()>,
     ) -> Self {
         let wake_indexer = Some(wake_indexer);
-        Self { shared, connection, versions, appends, maintenance, wake_indexer }
+        Self {
+            shared,
+            connection,
+            versions,
+            appends,
+            maintenance,
+            wake_indexer,
+        }
     }
 
     /// Serves until all senders of appends are gone, then puts the index in order.
@@ -172,7 +179,9 @@ impl Writer {
             for (request, verdict) in committed {
                 if let Ok(result) = verdict {
                     let facets = request.batch.events().map(|event| event.facets);
-                    self.shared.tail.extend(result.first_sequence_number, facets);
+                    self.shared
+                        .tail
+                        .extend(result.first_sequence_number, facets);
                 }
             }
         }
@@ -207,7 +216,10 @@ impl Writer {
                 .map_err(CommitError::Request)?;
             snapshot.head = result.last_sequence_number;
             if conditional {
-                request.batch.events().for_each(|event| appended.push(event.facets));
+                request
+                    .batch
+                    .events()
+                    .for_each(|event| appended.push(event.facets));
             }
             verdicts.push(Ok(result));
         }
@@ -219,7 +231,12 @@ impl Writer {
         loop {
             let (runs, head) = self.shared.catalog.load(&self.connection)?;
             let tail = self.shared.tail.view();
-            let snapshot = LogSnapshot { connection: &self.connection, head, runs, tail };
+            let snapshot = LogSnapshot {
+                connection: &self.connection,
+                head,
+                runs,
+                tail,
+            };
             if snapshot.covered_through() == head {
                 return Ok(snapshot);
             }

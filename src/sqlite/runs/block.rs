@@ -93,7 +93,10 @@ impl<'b> Block<'b> {
             let bytes = header as usize * 2;
             return Some(ChunkPostings::Array(self.0.get(start..start + bytes)?));
         }
-        Some(ChunkPostings::Bitmap(header & !FLAG, self.0.get(start..start + BITMAP_BYTES)?))
+        Some(ChunkPostings::Bitmap(
+            header & !FLAG,
+            self.0.get(start..start + BITMAP_BYTES)?,
+        ))
     }
 }
 
@@ -133,15 +136,18 @@ impl ChunkPostings<'_> {
     pub(super) fn prev_at_or_before(self, from: u16) -> Option<u16> {
         match self {
             Self::One(offset) => (offset <= from).then_some(offset),
-            Self::Array(bytes) => {
-                offset_at(bytes, lower_bound(bytes, from.saturating_add(1)).checked_sub(1)?)
-            }
+            Self::Array(bytes) => offset_at(
+                bytes,
+                lower_bound(bytes, from.saturating_add(1)).checked_sub(1)?,
+            ),
             Self::Bitmap(_, bytes) => {
                 let last = bytes.get(from as usize / 8)? & (0xff >> (7 - from % 8));
                 if last != 0 {
                     return Some((from & !7) + 7 - last.leading_zeros() as u16);
                 }
-                let found = bytes[..from as usize / 8].iter().rposition(|&byte| byte != 0)?;
+                let found = bytes[..from as usize / 8]
+                    .iter()
+                    .rposition(|&byte| byte != 0)?;
                 Some(found as u16 * 8 + 7 - bytes[found].leading_zeros() as u16)
             }
         }
@@ -149,7 +155,9 @@ impl ChunkPostings<'_> {
 }
 
 fn offset_at(bytes: &[u8], index: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(bytes.get(index * 2..index * 2 + 2)?.try_into().ok()?))
+    Some(u16::from_le_bytes(
+        bytes.get(index * 2..index * 2 + 2)?.try_into().ok()?,
+    ))
 }
 
 fn lower_bound(bytes: &[u8], from: u16) -> usize {
@@ -197,7 +205,8 @@ impl BlockWriter {
         let count = offsets.len() as u16;
         if offsets.len() * 2 < BITMAP_BYTES {
             self.lists.extend(count.to_le_bytes());
-            self.lists.extend(offsets.iter().flat_map(|offset| offset.to_le_bytes()));
+            self.lists
+                .extend(offsets.iter().flat_map(|offset| offset.to_le_bytes()));
         } else {
             self.lists.extend((count | FLAG).to_le_bytes());
             let start = self.lists.len();
@@ -214,7 +223,11 @@ impl BlockWriter {
         let mut bytes = Vec::with_capacity(lists_start + self.lists.len());
         bytes.extend((self.ranks.len() as u16).to_le_bytes());
         for (rank, value) in self.ranks.drain(..) {
-            let value = if value & FLAG == 0 { value } else { value + lists_start as u16 };
+            let value = if value & FLAG == 0 {
+                value
+            } else {
+                value + lists_start as u16
+            };
             bytes.extend(&rank.0.to_be_bytes()[1..]);
             bytes.extend(value.to_le_bytes());
         }
@@ -243,10 +256,10 @@ mod tests {
         ) {
             let mut writer = BlockWriter::default();
             let mut written = Vec::new();
-            for (key, list) in lists.iter().enumerate() {
+            for list in &lists {
                 if writer.has_room_for(list.len()) {
                     let offsets: Vec<u16> = list.iter().copied().collect();
-                    writer.push(Rank::new(key as u64, 3), &offsets);
+                    writer.push(Rank::new(written.len() as u64, 3), &offsets);
                     written.push(list);
                 }
             }

@@ -43,7 +43,12 @@ impl RunImage {
             builder.push(entry >> 24, entry & (Self::MOST_EVENTS - 1));
         }
         let (blocks, fences) = builder.finish();
-        Self { first, last, blocks, fences }
+        Self {
+            first,
+            last,
+            blocks,
+            fences,
+        }
     }
 }
 

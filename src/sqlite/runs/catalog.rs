@@ -60,13 +60,22 @@ impl Catalog {
         let (generation, indexed_through, head) = connection
             .prepare_cached(include_str!("../sql/state.sql"))?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         if known.generation == generation {
             return Ok((known, head));
         }
-        let reusable: HashMap<i64, &Arc<Run>> = known.runs.iter().map(|run| (run.id, run)).collect();
+        let reusable: HashMap<i64, &Arc<Run>> =
+            known.runs.iter().map(|run| (run.id, run)).collect();
         let runs = live_runs(connection, |id| reusable.get(&id).map(|&run| run.clone()))?;
-        let loaded = Arc::new(RunSet { generation, indexed_through, runs });
+        let loaded = Arc::new(RunSet {
+            generation,
+            indexed_through,
+            runs,
+        });
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         // A connection on an older snapshot must not take the cache back.
         if known.generation < generation {
@@ -87,7 +96,8 @@ fn live_runs(
     let rows: Vec<(i64, u64, u64)> = statement
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    let mut fences = connection.prepare_cached("SELECT fences FROM facet_runs WHERE run_id = ?1")?;
+    let mut fences =
+        connection.prepare_cached("SELECT fences FROM facet_runs WHERE run_id = ?1")?;
     let mut runs = Vec::with_capacity(rows.len());
     let mut covered = 0;
     for (id, first, last) in rows {
@@ -95,13 +105,17 @@ fn live_runs(
             return Err(damaged_index("the runs don't follow one another"));
         }
         covered = last;
-        let run = match known(id) {
-            Some(run) => run,
-            None => {
-                let fences =
-                    fences.query_row([id], |row| Ok(decode_fences(row.get_ref(0)?.as_blob()?)))?;
-                Arc::new(Run { id, first, last, fences })
-            }
+        let run = if let Some(run) = known(id) {
+            run
+        } else {
+            let fences =
+                fences.query_row([id], |row| Ok(decode_fences(row.get_ref(0)?.as_blob()?)))?;
+            Arc::new(Run {
+                id,
+                first,
+                last,
+                fences,
+            })
         };
         runs.push(run);
     }
@@ -109,23 +123,35 @@ fn live_runs(
 }
 
 fn encode_fences(fences: &[u64]) -> Vec<u8> {
-    fences.iter().flat_map(|fence| fence.to_le_bytes()).collect()
+    fences
+        .iter()
+        .flat_map(|fence| fence.to_le_bytes())
+        .collect()
 }
 
 fn decode_fences(bytes: &[u8]) -> Vec<u64> {
     bytes
         .chunks_exact(8)
-        .map(|bytes| bytes.iter().rev().fold(0, |fence, &byte| fence << 8 | u64::from(byte)))
+        .map(|bytes| {
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |fence, &byte| fence << 8 | u64::from(byte))
+        })
         .collect()
 }
 
 fn next_run_id(connection: &Connection) -> Result<i64> {
     let sql = "SELECT coalesce(max(run_id), 0) + 1 FROM facet_runs";
-    Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    Ok(connection
+        .prepare_cached(sql)?
+        .query_row([], |row| row.get(0))?)
 }
 
 fn now_in_seconds() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64)
 }
 
 /// Stores a run that goes on where the index ended. `false`: it ended elsewhere, so another process
@@ -133,21 +159,25 @@ fn now_in_seconds() -> i64 {
 pub(crate) fn install_new(connection: &Connection, image: &RunImage) -> Result<bool> {
     let sql = "UPDATE index_state SET generation = generation + 1, indexed_through = ?1
                WHERE indexed_through = ?2";
-    let moved = connection.prepare_cached(sql)?.execute([image.last, image.first - 1])?;
+    let moved = connection
+        .prepare_cached(sql)?
+        .execute([image.last, image.first - 1])?;
     if moved == 0 {
         return Ok(false);
     }
     let id = next_run_id(connection)?;
     insert_blocks(connection, id, 0, &image.blocks)?;
-    connection.prepare_cached(include_str!("../sql/insert_run.sql"))?.execute(params![
-        id,
-        "live",
-        image.first,
-        image.last,
-        image.blocks.len(),
-        encode_fences(&image.fences),
-        now_in_seconds(),
-    ])?;
+    connection
+        .prepare_cached(include_str!("../sql/insert_run.sql"))?
+        .execute(params![
+            id,
+            "live",
+            image.first,
+            image.last,
+            image.blocks.len(),
+            encode_fences(&image.fences),
+            now_in_seconds(),
+        ])?;
     Ok(true)
 }
 
@@ -158,23 +188,27 @@ pub(crate) fn insert_blocks(
     first_number: usize,
     blocks: &[Vec<u8>],
 ) -> Result<()> {
-    let mut statement =
-        connection.prepare_cached("INSERT INTO facet_blocks (block_id, entries) VALUES (?1, ?2)")?;
+    let mut statement = connection
+        .prepare_cached("INSERT INTO facet_blocks (block_id, entries) VALUES (?1, ?2)")?;
     for (number, block) in (first_number..).zip(blocks) {
         statement.execute(params![block_id(run, number), block])?;
     }
     let sql = "UPDATE facet_runs SET touched_at = ?2, block_count = ?3
                WHERE run_id = ?1 AND state = 'building'";
-    connection
-        .prepare_cached(sql)?
-        .execute(params![run, now_in_seconds(), first_number + blocks.len()])?;
+    connection.prepare_cached(sql)?.execute(params![
+        run,
+        now_in_seconds(),
+        first_number + blocks.len()
+    ])?;
     Ok(())
 }
 
 /// Reserves the merge of `inputs` for this process, and returns the new run's id; `None` if another
 /// process is at work on any of them. Call it in a write transaction.
 pub(crate) fn claim_merge(connection: &Connection, inputs: &[Arc<Run>]) -> Result<Option<i64>> {
-    let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else { return Ok(None) };
+    let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else {
+        return Ok(None);
+    };
     let (first, last) = (first.first, last.last);
     let sql = "SELECT count(*) FILTER (WHERE state = 'live'),
                       count(*) FILTER (WHERE state = 'building')
@@ -187,15 +221,17 @@ pub(crate) fn claim_merge(connection: &Connection, inputs: &[Arc<Run>]) -> Resul
         return Ok(None);
     }
     let id = next_run_id(connection)?;
-    connection.prepare_cached(include_str!("../sql/insert_run.sql"))?.execute(params![
-        id,
-        "building",
-        first,
-        last,
-        0,
-        [0_u8; 0],
-        now_in_seconds(),
-    ])?;
+    connection
+        .prepare_cached(include_str!("../sql/insert_run.sql"))?
+        .execute(params![
+            id,
+            "building",
+            first,
+            last,
+            0,
+            [0_u8; 0],
+            now_in_seconds(),
+        ])?;
     Ok(Some(id))
 }
 
@@ -263,6 +299,8 @@ pub(crate) fn drop_blocks(
 
 /// Removes a dead run whose blocks are gone.
 pub(crate) fn forget_run(connection: &Connection, run: i64) -> Result<()> {
-    connection.prepare_cached("DELETE FROM facet_runs WHERE run_id = ?1")?.execute([run])?;
+    connection
+        .prepare_cached("DELETE FROM facet_runs WHERE run_id = ?1")?
+        .execute([run])?;
     Ok(())
 }

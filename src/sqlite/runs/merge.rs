@@ -28,7 +28,10 @@ pub(crate) fn choose_merge(runs: &[Arc<Run>], tier_zero: u64) -> Option<&[Arc<Ru
     let mut end = runs.len();
     while end >= FAN_IN {
         let same = tier(&runs[end - 1]);
-        let start = runs[..end].iter().rposition(|run| tier(run) != same).map_or(0, |at| at + 1);
+        let start = runs[..end]
+            .iter()
+            .rposition(|run| tier(run) != same)
+            .map_or(0, |at| at + 1);
         let events = runs[end - 1].last - runs[start].first + 1;
         if end - start >= FAN_IN && events <= LARGEST_RUN {
             return Some(&runs[start..end]);
@@ -60,13 +63,22 @@ impl Merge {
         let inputs = runs
             .iter()
             .map(|run| {
-                let mut input =
-                    Input { run: run.clone(), block: 0, bytes: Rc::from([]), entry: 0, key: None };
+                let mut input = Input {
+                    run: run.clone(),
+                    block: 0,
+                    bytes: Rc::from([]),
+                    entry: 0,
+                    key: None,
+                };
                 input.load(connection, 0)?;
                 Ok(input)
             })
             .collect::<Result<_>>()?;
-        Ok(Self { first, inputs, builder: RunBuilder::default() })
+        Ok(Self {
+            first,
+            inputs,
+            builder: RunBuilder::default(),
+        })
     }
 
     /// Merges until some `blocks` are complete; an empty answer means that all is merged.
@@ -76,7 +88,9 @@ impl Merge {
         blocks: usize,
     ) -> Result<Vec<Vec<u8>>> {
         while self.builder.ready() < blocks {
-            let Some(key) = self.inputs.iter().filter_map(|input| input.key).min() else { break };
+            let Some(key) = self.inputs.iter().filter_map(|input| input.key).min() else {
+                break;
+            };
             // Inputs stand in the order of the log, so their postings do too.
             for input in &mut self.inputs {
                 while input.key == Some(key) {
@@ -101,7 +115,12 @@ impl Input {
         self.key = None;
         if block < self.run.block_count() {
             self.bytes = RunSegment::new(connection, &self.run).load(block)?;
-            self.key = Some(self.view()?.rank(0).ok_or_else(|| damaged_index("an entry"))?.key());
+            self.key = Some(
+                self.view()?
+                    .rank(0)
+                    .ok_or_else(|| damaged_index("an entry"))?
+                    .key(),
+            );
         }
         Ok(())
     }
@@ -112,7 +131,10 @@ impl Input {
 
     fn advance(&mut self, connection: &Connection) -> Result<()> {
         self.entry += 1;
-        let next = self.view()?.rank(self.entry).filter(|_| self.entry < self.view().map_or(0, Block::len));
+        let next = self
+            .view()?
+            .rank(self.entry)
+            .filter(|_| self.entry < self.view().map_or(0, Block::len));
         match next {
             Some(rank) => self.key = Some(rank.key()),
             None => self.load(connection, self.block + 1)?,

@@ -12,8 +12,8 @@ mod segment;
 
 pub(super) use builder::RunImage;
 pub(super) use catalog::{
-    Catalog, Run, RunSet, claim_merge, drop_blocks, find_doomed, install_new, install_merged,
-    insert_blocks, forget_run,
+    Catalog, Run, RunSet, claim_merge, drop_blocks, find_doomed, forget_run, insert_blocks,
+    install_merged, install_new,
 };
 pub(super) use merge::{Merge, choose_merge};
 pub(super) use segment::RunSegment;

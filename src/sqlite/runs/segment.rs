@@ -41,16 +41,24 @@ impl<'r> Segment for RunSegment<'r> {
 
     fn open(&self, facet: Facet) -> Result<Option<RunPostings<'r>>> {
         let key = key_of(facet);
-        let mut list = RunPostings { segment: *self, key, estimate: 0, block: None };
-        let Some(place) = list.first_at_or_after(Rank::new(key, 0))? else { return Ok(None) };
+        let mut list = RunPostings {
+            segment: *self,
+            key,
+            estimate: 0,
+            block: None,
+        };
+        let Some(place) = list.first_at_or_after(Rank::new(key, 0))? else {
+            return Ok(None);
+        };
         let spanned = self.run.fences.iter().skip(place.block + 1);
-        let spanned = spanned.take_while(|&&fence| Rank(fence).key() == key).count() as u64;
+        let spanned = spanned
+            .take_while(|&&fence| Rank(fence).key() == key)
+            .count() as u64;
         let block = list.view(place.block)?;
         let here = (place.entry..block.len())
             .take_while(|&entry| block.rank(entry).is_some_and(|rank| rank.key() == key))
             .filter_map(|entry| block.postings(entry));
-        list.estimate =
-            here.map(ChunkPostings::len).sum::<u64>() + spanned * POSTINGS_PER_BLOCK;
+        list.estimate = here.map(ChunkPostings::len).sum::<u64>() + spanned * POSTINGS_PER_BLOCK;
         Ok(Some(list))
     }
 }
@@ -72,7 +80,11 @@ struct Place {
 
 impl RunPostings<'_> {
     fn view(&mut self, number: usize) -> Result<Block<'_>> {
-        if self.block.as_ref().is_none_or(|(loaded, _)| *loaded != number) {
+        if self
+            .block
+            .as_ref()
+            .is_none_or(|(loaded, _)| *loaded != number)
+        {
             self.block = Some((number, self.segment.load(number)?));
         }
         self.block
@@ -83,14 +95,20 @@ impl RunPostings<'_> {
 
     /// The block that holds the last entry at or below `rank`, if any.
     fn block_of(&self, rank: Rank) -> Option<usize> {
-        self.segment.run.fences.partition_point(|&fence| fence <= rank.0).checked_sub(1)
+        self.segment
+            .run
+            .fences
+            .partition_point(|&fence| fence <= rank.0)
+            .checked_sub(1)
     }
 
     /// This key's first entry at or above `rank`.
     fn first_at_or_after(&mut self, rank: Rank) -> Result<Option<Place>> {
         let mut number = self.block_of(rank).unwrap_or(0);
         let fences = &self.segment.run.fences;
-        let Some(last) = fences.len().checked_sub(1) else { return Ok(None) };
+        let Some(last) = fences.len().checked_sub(1) else {
+            return Ok(None);
+        };
         let mut entry = self.view(number)?.lower_bound(rank);
         if entry == self.view(number)?.len() {
             if number == last {
@@ -106,17 +124,24 @@ impl RunPostings<'_> {
 
     /// This key's last entry at or below `rank`.
     fn last_at_or_before(&mut self, rank: Rank) -> Result<Option<Place>> {
-        let Some(number) = self.block_of(rank) else { return Ok(None) };
+        let Some(number) = self.block_of(rank) else {
+            return Ok(None);
+        };
         let block = self.view(number)?;
         let above = block.lower_bound(Rank(rank.0 + 1));
         // The fence is at or below `rank`, so there is one.
-        let Some(entry) = above.checked_sub(1) else { return Err(damaged_index("a fence")) };
+        let Some(entry) = above.checked_sub(1) else {
+            return Err(damaged_index("a fence"));
+        };
         self.place(number, entry)
     }
 
     fn place(&mut self, block: usize, entry: usize) -> Result<Option<Place>> {
         let key = self.key;
-        let rank = self.view(block)?.rank(entry).ok_or_else(|| damaged_index("an entry"))?;
+        let rank = self
+            .view(block)?
+            .rank(entry)
+            .ok_or_else(|| damaged_index("an entry"))?;
         Ok((rank.key() == key).then_some(Place { block, entry, rank }))
     }
 
@@ -143,7 +168,9 @@ impl PostingList for RunPostings<'_> {
         let mut rank = Rank::new(self.key, chunk);
         let mut lowest = offset;
         loop {
-            let Some(place) = self.first_at_or_after(rank)? else { return Ok(None) };
+            let Some(place) = self.first_at_or_after(rank)? else {
+                return Ok(None);
+            };
             if place.rank != rank {
                 lowest = 0;
             }
@@ -156,12 +183,16 @@ impl PostingList for RunPostings<'_> {
     }
 
     fn prev_at_or_before(&mut self, from: u64) -> Result<Option<u64>> {
-        let Some(position) = from.checked_sub(self.segment.run.first) else { return Ok(None) };
+        let Some(position) = from.checked_sub(self.segment.run.first) else {
+            return Ok(None);
+        };
         let (chunk, offset) = split(position);
         let mut rank = Rank::new(self.key, chunk);
         let mut highest = offset;
         loop {
-            let Some(place) = self.last_at_or_before(rank)? else { return Ok(None) };
+            let Some(place) = self.last_at_or_before(rank)? else {
+                return Ok(None);
+            };
             if place.rank != rank {
                 highest = (CHUNK - 1) as u16;
             }

@@ -1,0 +1,115 @@
+//! Hands jobs to threads, the one that was busy last first: its connection's page cache is warm.
+
+use std::collections::VecDeque;
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+/// A thread without work looks for more this long before it sleeps: waking it takes the caller
+/// some 10 microseconds, and a caller that reads in a loop is back by then.
+const ALERT: Duration = Duration::from_micros(25);
+
+/// The queue of jobs and the threads that wait for one.
+#[derive(Debug)]
+pub(super) struct ReaderPool<J> {
+    state: Mutex<State<J>>,
+}
+
+#[derive(Debug)]
+struct State<J> {
+    jobs: VecDeque<J>,
+    /// The last one has worked last.
+    idle: Vec<Arc<Idle<J>>>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Idle<J> {
+    thread: Thread,
+    woken: AtomicBool,
+    job: Mutex<Option<J>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<J> Default for ReaderPool<J> {
+    fn default() -> Self {
+        let state = State {
+            jobs: VecDeque::new(),
+            idle: Vec::new(),
+            ended: false,
+        };
+        Self {
+            state: Mutex::new(state),
+        }
+    }
+}
+
+impl<J> ReaderPool<J> {
+    /// Gives a job to an idle thread, or queues it. The job comes back if the pool has ended.
+    pub(super) fn submit(&self, job: J) -> Result<(), J> {
+        let mut state = lock(&self.state);
+        if state.ended {
+            return Err(job);
+        }
+        match state.idle.pop() {
+            None => state.jobs.push_back(job),
+            Some(idle) => {
+                drop(state);
+                *lock(&idle.job) = Some(job);
+                idle.wake();
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the next job for this thread; `None` when the pool has ended and all jobs are taken.
+    pub(super) fn next(&self) -> Option<J> {
+        let idle = {
+            let mut state = lock(&self.state);
+            if let Some(job) = state.jobs.pop_front() {
+                return Some(job);
+            }
+            if state.ended {
+                return None;
+            }
+            let idle = Arc::new(Idle {
+                thread: thread::current(),
+                woken: AtomicBool::new(false),
+                job: Mutex::new(None),
+            });
+            state.idle.push(idle.clone());
+            idle
+        };
+        let since = Instant::now();
+        while !idle.woken.load(Ordering::Acquire) {
+            if since.elapsed() < ALERT {
+                spin_loop();
+            } else {
+                thread::park();
+            }
+        }
+        // Woken without a job: the pool has ended, and its queue was empty then.
+        lock(&idle.job).take()
+    }
+
+    /// Lets the threads finish what is queued and end.
+    pub(super) fn end(&self) {
+        let mut state = lock(&self.state);
+        state.ended = true;
+        for idle in state.idle.drain(..) {
+            idle.wake();
+        }
+    }
+}
+
+impl<J> Idle<J> {
+    fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
