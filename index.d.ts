@@ -1,3 +1,5 @@
+/// <reference lib="esnext.disposable" />
+
 /** What an event looks like before its types are known. */
 export interface AnyEvent {
   event_type: string

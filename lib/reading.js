@@ -96,7 +96,13 @@ class ReadIterator {
   #fetch(after, before, untaken = 0) {
     const { filters, backwards, limit, pageSize } = this.#request
     const maxRows = Math.min(pageSize, limit - this.#taken - untaken)
-    const answer = this.#backend.page(filters, { after, before, backwards, maxRows, version: false })
+    const answer = this.#backend.page(filters, {
+      after,
+      before,
+      backwards,
+      maxRows,
+      version: false
+    })
     // A failure is an answer, so this never rejects unheard.
     return answer
   }

@@ -1,0 +1,137 @@
+// Compiled, never run: each `@ts-expect-error` fails the compilation if there is no error.
+
+import {
+  FactstrError,
+  FactstrMemoryStore,
+  FactstrSqliteStore,
+  type AnyEvent,
+  type AppendIfResult,
+  type AppendResult,
+  type EventQuery,
+  type EventRecord,
+  type EventStore,
+  type FactstrErrorCode,
+  type NewEvent,
+  type QueryResult
+} from '../../index.js'
+
+type Inventory =
+  | NewEvent<'item-reserved', { item_id: string; person: string }>
+  | NewEvent<'item-returned', { item_id: string }>
+  | NewEvent<'stock-counted', number>
+
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
+function same<A, B>(..._: Same<A, B> extends true ? [] : ['the types differ']): void {}
+
+type Reserved = EventRecord<'item-reserved', { item_id: string; person: string }>
+type Returned = EventRecord<'item-returned', { item_id: string }>
+type Counted = EventRecord<'stock-counted', number>
+
+const store: EventStore<Inventory> = new FactstrMemoryStore()
+const onDisk: EventStore<Inventory> = new FactstrSqliteStore('inventory.db', {
+  durability: 'normal',
+  busyTimeoutMs: 100,
+  readOnly: false
+})
+const opened: FactstrSqliteStore<Inventory> = await FactstrSqliteStore.open('inventory.db')
+for (const each of [store, onDisk, opened]) await each.close()
+
+const reserved = await store.query({
+  filters: [{ event_types: ['item-reserved'], payload_predicates: [{ item_id: 'camera-1' }] }]
+})
+same<(typeof reserved)['event_records'][number], Reserved>()
+const person: string | undefined = reserved.event_records[0]?.payload.person
+const version: bigint | null = reserved.current_context_version
+
+const either = await store.query(
+  {
+    filters: [{ event_types: ['item-reserved'] }, { event_types: ['stock-counted'] }],
+    min_sequence_number: 3
+  },
+  { limit: 10 }
+)
+same<(typeof either)['event_records'][number], Reserved | Counted>()
+
+const unfiltered = await store.query()
+same<typeof unfiltered, QueryResult<Reserved | Returned | Counted>>()
+const emptyFilters = await store.query({ filters: [] })
+same<(typeof emptyFilters)['event_records'][number], Reserved | Returned | Counted>()
+const byPayload = await store.query({ filters: [{ payload_predicates: [{ item_id: 'a' }] }] })
+same<(typeof byPayload)['event_records'][number], Reserved | Returned | Counted>()
+const nullTypes = await store.query({ filters: [{ event_types: null }] })
+same<(typeof nullTypes)['event_records'][number], Reserved | Returned | Counted>()
+
+const anyQuery: EventQuery<Inventory> = { filters: null, min_sequence_number: 7n }
+const notLiteral = await store.query(anyQuery)
+same<(typeof notLiteral)['event_records'][number], Reserved | Returned | Counted>()
+
+const appended: AppendResult = await store.append([
+  { event_type: 'item-returned', payload: { item_id: 'camera-1' } },
+  { event_type: 'stock-counted', payload: 3 }
+])
+const outcome: AppendIfResult = await store.appendIf(
+  [{ event_type: 'item-reserved', payload: { item_id: 'camera-1', person: 'Ada' } }],
+  { filters: [{ event_types: ['item-reserved', 'item-returned'] }] },
+  version
+)
+if (outcome.conflict === null) {
+  same<typeof outcome.append_result, AppendResult>()
+} else {
+  const actual: bigint | null = outcome.conflict.actual_context_version
+  same<typeof outcome.append_result, null>()
+  void actual
+}
+
+// @ts-expect-error an event type that does not exist
+await store.append([{ event_type: 'item-stolen', payload: { item_id: 'camera-1' } }])
+// @ts-expect-error the payload of another event type
+await store.append([{ event_type: 'item-reserved', payload: { item_id: 'camera-1' } }])
+// @ts-expect-error an unknown member
+await store.append([{ event_type: 'stock-counted', payload: 1, metadata: {} }])
+// @ts-expect-error an event type that does not exist
+await store.query({ filters: [{ event_types: ['item-stolen'] }] })
+// @ts-expect-error a misspelt member
+await store.query({ filters: [{ event_type: ['item-reserved'] }] })
+// @ts-expect-error a misspelt option
+await store.query({}, { limt: 1 })
+// @ts-expect-error an event type that does not exist
+await store.appendIf([], { filters: [{ event_types: ['item-stolen'] }] }, null)
+// @ts-expect-error a query is needed
+await store.appendIf([{ event_type: 'stock-counted', payload: 1 }])
+// @ts-expect-error a version is no string
+await store.appendIf([{ event_type: 'stock-counted', payload: 1 }], {}, '1')
+// @ts-expect-error an unknown durability
+void new FactstrSqliteStore('inventory.db', { durability: 'maybe' })
+
+for await (const record of store.read(
+  { filters: [{ event_types: ['item-returned'] }] },
+  { after: 1n, before: 9, limit: 5, backwards: true, pageSize: 10, signal: AbortSignal.abort() }
+)) {
+  same<typeof record, Returned>()
+}
+const iterable: AsyncIterable<Reserved | Returned | Counted> = store.read()
+
+const untyped: EventStore = new FactstrMemoryStore()
+await untyped.append([{ event_type: 'anything', payload: { at: new Date() } }])
+const found = await untyped.query({ filters: [{ event_types: ['anything'] }] })
+same<(typeof found)['event_records'][number], EventRecord<'anything', unknown>>()
+const event: AnyEvent = { event_type: 'anything', payload: null }
+
+{
+  await using scoped = new FactstrMemoryStore<Inventory>()
+  const head: bigint | null = await scoped.headSequenceNumber()
+  void head
+}
+
+try {
+  await store.close()
+} catch (error) {
+  if (error instanceof FactstrError) {
+    const code: FactstrErrorCode = error.code
+    // @ts-expect-error a code that does not exist
+    const wrong: 'NoSuchCode' = error.code
+    void [code, wrong]
+  }
+}
+
+void [person, appended, iterable, event]

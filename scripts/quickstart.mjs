@@ -1,0 +1,6 @@
+import { main, run, setUp } from './setup.mjs'
+
+main(() => {
+  setUp()
+  run('Running examples/quickstart.mjs', process.execPath, ['examples/quickstart.mjs'])
+})

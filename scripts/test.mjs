@@ -1,0 +1,20 @@
+// Every suite: Rust, vitest on every store, types.
+
+import { spawnSync } from 'node:child_process'
+
+import { main, requireRust, root, run, setUp } from './setup.mjs'
+
+main(() => {
+  requireRust()
+  setUp()
+  if (spawnSync('cargo', ['nextest', '--version'], { cwd: root, stdio: 'ignore' }).status === 0) {
+    run('Rust tests', 'cargo', ['nextest', 'run', '--no-fail-fast'])
+    run('Rust examples in the documentation', 'cargo', ['test', '--doc'])
+  } else {
+    run('Rust tests', 'cargo', ['test', '--no-fail-fast'])
+  }
+  run('JavaScript tests', 'npx', ['vitest', 'run'])
+  run('Types, as a Node.js module sees them', 'npx', ['tsc', '-p', '__test__/types'])
+  const bundler = ['-p', '__test__/types', '--module', 'esnext', '--moduleResolution', 'bundler']
+  run('Types, as a bundler sees them', 'npx', ['tsc', ...bundler])
+})
