@@ -45,11 +45,13 @@ class ReadIterator {
       const again = () => this.next()
       return this.#filling.then(again, again)
     }
-    if (this.#row < this.#page.rows && !this.#request.signal?.aborted && !this.#backend.closed) {
+    const untaken = this.#row < this.#page.rows
+    if (untaken && !this.#request.signal?.aborted && !this.#backend.closed) {
       this.#taken++
       return Promise.resolve({ value: recordAt(this.#page.values, this.#row++), done: false })
     }
-    if (this.#done) return Promise.resolve({ value: undefined, done: true })
+    // A read that was cut short before its last row is told so, also on its last page.
+    if (this.#done && !untaken) return Promise.resolve({ value: undefined, done: true })
     const filling = this.#fill().finally(() => {
       this.#filling = undefined
     })
