@@ -72,6 +72,7 @@ class ReadIterator {
       if (this.#backend.closed) throw new FactstrError('StoreClosed', 'the store is closed')
       this.#next ??= this.#fetch(this.#request.after, this.#request.before)
       const page = settle(await abortable(this.#next, signal))
+      signal?.throwIfAborted()
       if (this.#done || page.rows === 0) {
         this.#end()
         return { value: undefined, done: true }
