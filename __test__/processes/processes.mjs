@@ -1,0 +1,39 @@
+// Real processes that use a store.
+
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+
+import { onTestFinished } from 'vitest'
+
+/** Starts a script of this folder; it is killed when the test is over. */
+export function start(script, ...args) {
+  const child = fork(fileURLToPath(new URL(script, import.meta.url)), args, {
+    stdio: ['ignore', 'pipe', 'inherit', 'ipc']
+  })
+  onTestFinished(() => {
+    child.kill('SIGKILL')
+  })
+  return child
+}
+
+/** The next message of a process; its end without one is a failure. */
+export async function message(child) {
+  const controller = new AbortController()
+  try {
+    return await Promise.race([
+      once(child, 'message', controller).then(([value]) => value),
+      once(child, 'exit', controller).then(([code, signal]) => {
+        throw new Error(`the process ended with ${signal ?? code} before it answered`)
+      })
+    ])
+  } finally {
+    controller.abort()
+  }
+}
+
+export async function ended(child) {
+  if (child.exitCode !== null || child.signalCode !== null) return child.exitCode
+  const [code] = await once(child, 'exit')
+  return code
+}
