@@ -1,10 +1,12 @@
 //! The contract through the Rust API, on every store.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
+
 mod stores;
 
 use std::num::NonZeroUsize;
 
-use factstr::{EventFilter, EventQuery, EventStore, EventStoreError, NewEvent, ReadOptions};
+use factstr::{EventFilter, EventQuery, EventStoreError, NewEvent, ReadOptions};
 use serde_json::{Value, json};
 use stores::on_every_store;
 

@@ -1,5 +1,12 @@
 //! Random histories on every store, against the oracle.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::option_option,
+    unreachable_pub
+)]
+
 mod oracle;
 mod stores;
 

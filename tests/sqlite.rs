@@ -1,5 +1,7 @@
 //! What only the SQLite store has: a file, its format, and others who use it.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -63,7 +63,7 @@ describe.each(stores)('data in the $name store', ({ create }) => {
       '',
       'ä 😀 \u2028 "quoted" \\ \n \u0001',
       0.1 + 0.2,
-      9007199254740993,
+      2 ** 53 + 2,
       [],
       {},
       false,

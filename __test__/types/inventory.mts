@@ -21,7 +21,7 @@ type Inventory =
   | NewEvent<'stock-counted', number>
 
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
-function same<A, B>(..._: Same<A, B> extends true ? [] : ['the types differ']): void {}
+declare function same<A, B>(...differ: Same<A, B> extends true ? [] : ['the types differ']): void
 
 type Reserved = EventRecord<'item-reserved', { item_id: string; person: string }>
 type Returned = EventRecord<'item-returned', { item_id: string }>
