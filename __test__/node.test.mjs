@@ -1,0 +1,74 @@
+// How the addon lives in a Node.js process.
+
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
+
+import { describe, expect, test } from 'vitest'
+
+import * as esm from '../index.js'
+import { event, stores, temporaryFolder } from './stores.mjs'
+
+const program = fileURLToPath(new URL('processes/run.mjs', import.meta.url))
+
+async function runs(name) {
+  const path = join(temporaryFolder(), 'store.db')
+  const child = spawn(process.execPath, ['--expose-gc', program, name, path])
+  const [output, errors, [code, signal]] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    once(child, 'exit')
+  ])
+  return { output: output.trim().split('\n'), errors, code: signal ?? code }
+}
+
+test('import and require give the same classes', () => {
+  const cjs = createRequire(import.meta.url)('../index.js')
+  for (const name of ['FactstrMemoryStore', 'FactstrSqliteStore', 'FactstrError']) {
+    expect(esm[name]).toBe(cjs[name])
+  }
+})
+
+test('a process ends by itself, after what is in flight', async () => {
+  expect(await runs('unclosed')).toEqual({ output: ['last 2'], errors: '', code: 0 })
+})
+
+test('process.exit may come at any time', async () => {
+  expect(await runs('exit')).toMatchObject({ errors: '', code: 7 })
+})
+
+test('stores may be forgotten at any time', async () => {
+  expect(await runs('garbage')).toEqual({ output: ['collected'], errors: '', code: 0 })
+})
+
+test('worker threads end by themselves and may be terminated', async () => {
+  expect(await runs('workers')).toEqual({
+    output: ['last 2', 'polite 0', 'whole'],
+    errors: '',
+    code: 0
+  })
+})
+
+describe.each(stores)('the $name store', ({ create }) => {
+  test('hands out a large result in turns of the event loop', async () => {
+    const store = create()
+    const payload = { text: 'x'.repeat(1000) }
+    const batch = Array.from({ length: 1000 }, () => event('large', payload))
+    for (let n = 0; n < 20; n++) await store.append(batch)
+    let turns = 0
+    let over = false
+    const count = () => {
+      turns++
+      if (!over) setImmediate(count)
+    }
+    setImmediate(count)
+    const { event_records: records } = await store.query()
+    over = true
+    expect(records).toHaveLength(20_000)
+    // 20 MB come as pages of about 256 KiB, and the loop turns between them.
+    expect(turns).toBeGreaterThan(10)
+  })
+})

@@ -1,0 +1,87 @@
+// Runs one of these programs by name; its output and end are what a test looks at.
+
+import { Worker, isMainThread, parentPort, workerData } from 'node:worker_threads'
+import { fileURLToPath } from 'node:url'
+
+import { FactstrMemoryStore, FactstrSqliteStore } from '../../index.js'
+
+const [name, path] = isMainThread ? process.argv.slice(2) : [workerData.name, workerData.path]
+const event = { event_type: 'a', payload: { x: 1, text: 'x'.repeat(100) } }
+
+function worker(program) {
+  return new Worker(fileURLToPath(import.meta.url), { workerData: { name: program, path } })
+}
+
+const programs = {
+  /** Ends without close(), after everything in flight. */
+  async unclosed() {
+    const memory = new FactstrMemoryStore()
+    const sqlite = await FactstrSqliteStore.open(path)
+    await memory.append([event])
+    await sqlite.append([event])
+    for await (const _ of sqlite.read()) break
+    sqlite.append([event]).then(({ last_sequence_number: last }) => console.log(`last ${last}`))
+  },
+
+  /** Ends in the middle of operations. */
+  async exit() {
+    const store = await FactstrSqliteStore.open(path)
+    for (let n = 0; n < 500; n++) {
+      store.append([event])
+      store.query({ filters: [{ payload_predicates: [{ x: 1 }] }] })
+    }
+    setImmediate(() => process.exit(7))
+  },
+
+  /** Forgets stores and results while operations are under way. */
+  async garbage() {
+    for (let n = 0; n < 200; n++) {
+      const store = new FactstrSqliteStore(`${path}-${n % 5}`)
+      void store.append([event, event])
+      void store.query()
+      if (n % 20 === 0) {
+        globalThis.gc()
+        await store.headSequenceNumber()
+      }
+    }
+    globalThis.gc()
+    console.log('collected')
+  },
+
+  /** A worker that ends by itself, and one that is stopped while it works. */
+  async workers() {
+    const polite = worker('unclosed')
+    const code = await new Promise((resolve) => {
+      polite.on('exit', resolve)
+    })
+    console.log(`polite ${code}`)
+    for (let n = 0; n < 5; n++) {
+      const busy = worker('busy')
+      await new Promise((resolve) => {
+        busy.once('message', resolve)
+      })
+      await busy.terminate()
+    }
+    const store = await FactstrSqliteStore.open(path)
+    const { first_sequence_number: first } = await store.append([event])
+    let count = 0
+    for await (const { sequence_number: number } of store.read()) {
+      if (number !== BigInt(++count)) console.log('a gap')
+    }
+    console.log(BigInt(count) === first ? 'whole' : 'torn')
+  },
+
+  async busy() {
+    const store = await FactstrSqliteStore.open(path)
+    const lanes = Array.from({ length: 16 }, async () => {
+      for (let n = 0; ; n++) {
+        await store.append([event])
+        await store.query({}, { limit: 100 })
+        if (n === 3) parentPort.postMessage('busy')
+      }
+    })
+    await Promise.all(lanes)
+  }
+}
+
+await programs[name]()
