@@ -36,6 +36,13 @@ impl Database {
     ) -> Result<(Self, Option<Connection>)> {
         let path = checked_path(path)?;
         let database = Self { path, options };
+        let shown = database.path.display().to_string();
+        database.open_checked().map_err(|error| error.at(&shown))
+    }
+
+    fn open_checked(self) -> Result<(Self, Option<Connection>)> {
+        let database = self;
+        let options = database.options;
         let exists = database.refuse_foreign_header()?;
         if options.read_only {
             if !exists {

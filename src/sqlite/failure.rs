@@ -25,6 +25,24 @@ impl From<rusqlite::Error> for EventStoreError {
     }
 }
 
+impl EventStoreError {
+    /// Says which file it was about, unless it does already.
+    pub(super) fn at(self, path: &str) -> Self {
+        let located = |message: String| {
+            if message.contains(path) {
+                message
+            } else {
+                format!("{path}: {message}")
+            }
+        };
+        match self {
+            Self::BackendFailure(message) => Self::BackendFailure(located(message)),
+            Self::StoreFormatUnsupported(message) => Self::StoreFormatUnsupported(located(message)),
+            other => other,
+        }
+    }
+}
+
 const BUSY: &str = "the database was locked by another connection for longer than the busy timeout";
 
 pub(super) fn is_busy(error: &EventStoreError) -> bool {
