@@ -9,5 +9,9 @@ main(() => {
   if (!existsSync(join(cwd, 'node_modules', 'better-sqlite3'))) {
     run('Installing what is compared with', 'npm', ['ci', '--no-audit', '--no-fund'], { cwd })
   }
-  run('Measuring', process.execPath, ['benchmarks/run.mjs', ...process.argv.slice(2)])
+  run('Measuring', process.execPath, [
+    '--expose-gc',
+    'benchmarks/run.mjs',
+    ...process.argv.slice(2)
+  ])
 })

@@ -1,0 +1,391 @@
+// Measures through the public API, both sides in one run, on the disk of this folder (or of
+// --dir=PATH). --quick: a tenth of the sizes, fewer rounds. Prints Markdown; results/ keeps it.
+
+import { execFileSync } from 'node:child_process'
+import { closeSync, fsyncSync, mkdirSync, mkdtempSync, openSync, rmSync, statSync } from 'node:fs'
+import { writeFileSync, writeSync } from 'node:fs'
+import { cpus, release, totalmem } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+
+import { FactstrMemoryStore, FactstrSqliteStore } from '../index.js'
+import { batches, event, itemsOf } from './events.mjs'
+import { RawStore } from './raw.mjs'
+
+const here = fileURLToPath(new URL('.', import.meta.url))
+const { values: args } = parseArgs({
+  options: { quick: { type: 'boolean', default: false }, dir: { type: 'string', default: here } }
+})
+const scale = args.quick ? 10 : 1
+const rounds = args.quick ? 2 : 3
+const seconds = args.quick ? 0.3 : 1
+const sizes = [0, 10_000, 100_000, 1_000_000].map((size) => size / scale)
+const largest = sizes.at(-1)
+
+const folder = mkdtempSync(join(args.dir, 'bench-'))
+const rows = []
+
+const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]
+const percentile = (values, p) => values.toSorted((a, b) => a - b)[Math.floor(values.length * p)]
+const number = (value) =>
+  value >= 100 ? Math.round(value).toLocaleString('en') : value.toPrecision(3)
+const now = () => performance.now() / 1000
+
+function report(what, { ours, theirs = '', ratio, target, met }) {
+  const row = { what, ours, theirs, ratio: ratio === undefined ? '' : number(ratio), target, met }
+  rows.push(row)
+  console.log(line(row))
+}
+
+function line({ what, ours, theirs, ratio, target, met }) {
+  const verdict = met === undefined ? '' : met ? 'yes' : '**no**'
+  return `| ${what} | ${ours} | ${theirs} | ${ratio} | ${target ?? ''} | ${verdict} |`
+}
+
+/** Runs `work` over and over for a while; returns how often per second. */
+async function rate(work) {
+  const start = now()
+  let count = 0
+  while (now() - start < seconds) count += (await work()) ?? 1
+  return count / (now() - start)
+}
+
+/** Interleaved, so that noise of the machine meets both; medians of the rounds. */
+async function versus(ours, theirs) {
+  const results = { ours: [], theirs: [] }
+  for (let round = 0; round < rounds; round++) {
+    results.ours.push(await rate(ours))
+    results.theirs.push(await rate(theirs))
+  }
+  return { ours: median(results.ours), theirs: median(results.theirs) }
+}
+
+function reportVersus(what, { ours, theirs }, least) {
+  const ratio = ours / theirs
+  const both = { ours: `${number(ours)}/s`, theirs: `${number(theirs)}/s` }
+  const target = least === undefined ? undefined : `≥ ${least}`
+  report(what, { ...both, ratio, target, met: least === undefined ? undefined : ratio >= least })
+}
+
+const contextOf = (item) => ({ filters: [{ payload_predicates: [{ item_id: item }] }] })
+
+/** Reads a context, decides, appends; `true` when it was committed. */
+async function decide(store, item, n, items) {
+  const context = contextOf(item)
+  const { event_records: facts, current_context_version: version } = await store.query(context)
+  const next = event(n, items)
+  // A new item, so that contexts keep their about 10 events however many rounds there are.
+  next.payload.item_id = `made-${n}`
+  next.payload.amount = facts.length
+  return (await store.appendIf([next], context, version)).conflict === null
+}
+
+/** Every step another item, far from the one before. */
+function wandering(items) {
+  let at = 0
+  return () => `item-${(at = (at + 7919) % items)}`
+}
+
+function fsyncLatency() {
+  const path = join(folder, 'fsync')
+  const file = openSync(path, 'w')
+  const times = []
+  for (let n = 0; n < 200; n++) {
+    writeSync(file, Buffer.alloc(4096))
+    const start = now()
+    fsyncSync(file)
+    times.push(now() - start)
+  }
+  closeSync(file)
+  return `p50 ${number(median(times) * 1e6)} µs, p99 ${number(percentile(times, 0.99) * 1e6)} µs`
+}
+
+function machine() {
+  const compiler = execFileSync('rustc', ['--version'], { encoding: 'utf8' }).trim()
+  return [
+    `${cpus().length} × ${cpus()[0].model}, ${number(totalmem() / 2 ** 30)} GiB`,
+    `${process.platform} ${release()}, Node.js ${process.version}, ${compiler}`,
+    `fsync of 4 KiB: ${fsyncLatency()}`
+  ]
+}
+
+/** Batches of 100 from nothing to `size`, until closed: index written, log checkpointed. */
+async function load(size) {
+  const ourPath = join(folder, `ours-${size}.db`)
+  const rawPath = join(folder, `raw-${size}.db`)
+  const items = itemsOf(size)
+  let start = now()
+  const ours = await FactstrSqliteStore.open(ourPath)
+  let inFlight = []
+  for (const batch of batches(size, items)) {
+    inFlight.push(ours.append(batch))
+    if (inFlight.length === 64) {
+      await Promise.all(inFlight)
+      inFlight = []
+    }
+  }
+  await Promise.all(inFlight)
+  await ours.close()
+  const ourTime = now() - start
+  start = now()
+  const raw = new RawStore(rawPath)
+  inFlight = []
+  for (const batch of batches(size, items)) {
+    inFlight.push(raw.appendGrouped(batch))
+    if (inFlight.length === 64) {
+      await Promise.all(inFlight)
+      inFlight = []
+    }
+  }
+  await Promise.all(inFlight)
+  raw.close()
+  return { ourPath, rawPath, ours: size / ourTime, theirs: size / (now() - start) }
+}
+
+async function appends({ ourPath, rawPath }, size) {
+  const ours = await FactstrSqliteStore.open(ourPath)
+  const raw = new RawStore(rawPath)
+  const items = itemsOf(size)
+  let n = size
+  const flight = async (append) => {
+    let ran = 0
+    const lane = async () => {
+      for (let turn = 0; turn < 20; turn++, ran++) await append([event(n++, items)])
+    }
+    await Promise.all(Array.from({ length: 64 }, lane))
+    return ran
+  }
+  reportVersus(
+    `64 appends in flight, ${number(size)} stored`,
+    await versus(
+      () => flight((events) => ours.append(events)),
+      () => flight((events) => raw.appendGrouped(events))
+    ),
+    0.5
+  )
+  reportVersus(
+    `awaited single appends, ${number(size)} stored`,
+    await versus(
+      async () => void (await ours.append([event(n++, items)])),
+      () => void raw.append([event(n++, items)])
+    ),
+    0.8
+  )
+  await ours.close()
+  raw.close()
+}
+
+async function loops({ ourPath, rawPath }, size) {
+  const ours = await FactstrSqliteStore.open(ourPath)
+  const raw = new RawStore(rawPath, { index: true })
+  const items = itemsOf(size)
+  const [ourItem, rawItem] = [wandering(items), wandering(items)]
+  let n = size
+  const alone = await versus(
+    async () => void (await decide(ours, ourItem(), n++, items)),
+    () => {
+      const item = rawItem()
+      const facts = raw.read(item)
+      const next = event(n, items)
+      next.payload.item_id = `made-${n++}`
+      raw.appendIf([next], item, facts.at(-1)?.sequence_number ?? null)
+    }
+  )
+  reportVersus(`read, decide, appendIf, one caller, ${number(size)} stored`, alone, 0.7)
+
+  const lanes = async (step) => {
+    let committed = 0
+    const lane = async (which) => {
+      for (let turn = 0; turn < 20; turn++) if (await step(which)) committed++
+    }
+    await Promise.all(Array.from({ length: 64 }, (_, which) => lane(which)))
+    return committed
+  }
+  const distinct = []
+  const hot = []
+  let cursors = new Map()
+  let hotRound = 0
+  for (let round = 0; round < rounds; round++) {
+    distinct.push(await rate(() => lanes(() => decide(ours, ourItem(), n++, items))))
+    // All on one context, which each reads on from its cursor.
+    hotRound++
+    cursors = new Map()
+    const hotContext = contextOf(`hot-${size}-${hotRound}`)
+    hot.push(
+      await rate(() =>
+        lanes(async (which) => {
+          const { current_context_version: version } = await ours.query({
+            ...hotContext,
+            min_sequence_number: cursors.get(which)
+          })
+          const next = event(n++, items)
+          next.payload.item_id = `hot-${size}-${hotRound}`
+          const { append_result: done, conflict } = await ours.appendIf([next], hotContext, version)
+          cursors.set(which, done?.last_sequence_number ?? version ?? undefined)
+          return conflict === null
+        })
+      )
+    )
+  }
+  const committed = median(distinct)
+  report(`64 such loops on distinct contexts, ${number(size)} stored`, {
+    ours: `${number(committed)}/s`,
+    target: '≥ 20,000/s',
+    met: committed >= 20_000
+  })
+  const share = median(hot) / alone.ours
+  report(`64 loops on one hot context, ${number(size)} stored`, {
+    ours: `${number(median(hot))}/s`,
+    theirs: `alone ${number(alone.ours)}/s`,
+    ratio: share,
+    target: '≥ 0.25 of alone',
+    met: share >= 0.25
+  })
+  await ours.close()
+  raw.close()
+  return alone.ours
+}
+
+async function latency(what, target, work) {
+  const times = []
+  for (let n = 0; n < 500; n++) await work(n)
+  for (let n = 0; n < 5000 / scale; n++) {
+    const start = performance.now()
+    await work(n)
+    times.push((performance.now() - start) * 1000)
+  }
+  const p50 = median(times)
+  report(what, {
+    ours: `p50 ${number(p50)} µs, p99 ${number(percentile(times, 0.99))} µs`,
+    target: `p50 < ${target} µs`,
+    met: p50 < target
+  })
+}
+
+async function reads(path, size) {
+  const opening = []
+  for (let round = 0; round < rounds; round++) {
+    const start = performance.now()
+    const store = await FactstrSqliteStore.open(path)
+    await store.query(contextOf('item-7'))
+    opening.push(performance.now() - start)
+    await store.close()
+  }
+  const opened = median(opening)
+  report(`open to the first answer, ${number(size)} stored`, {
+    ours: `${number(opened)} ms`,
+    target: '< 50 ms',
+    met: opened < 50
+  })
+
+  const store = await FactstrSqliteStore.open(path)
+  const items = itemsOf(size)
+  const next = wandering(items)
+  await latency('query of about 10 events by one field', 100, () => store.query(contextOf(next())))
+  await latency('query by two fields that match 100 and a tenth', 200, (n) =>
+    store.query({
+      filters: [{ payload_predicates: [{ batch_id: (n * 37) % (size / 100), decade: 3 }] }]
+    })
+  )
+
+  globalThis.gc?.()
+  const before = process.memoryUsage().rss
+  let peak = before
+  let count = 0
+  const start = now()
+  for await (const { payload } of store.read()) {
+    if (payload !== undefined && ++count % 20_000 === 0) {
+      peak = Math.max(peak, process.memoryUsage().rss)
+    }
+  }
+  const perSecond = count / (now() - start)
+  report(`read() of ${number(count)} events`, {
+    ours: `${number(perSecond)}/s`,
+    target: '≥ 400,000/s',
+    met: perSecond >= 400_000
+  })
+  const grown = (peak - before) / 1e6
+  report('resident memory that it took', {
+    ours: `${number(Math.max(grown, 0))} MB`,
+    target: '< 100 MB',
+    met: grown < 100
+  })
+  await store.close()
+}
+
+async function memory() {
+  const found = []
+  for (const size of sizes.slice(1)) {
+    const store = new FactstrMemoryStore()
+    const items = itemsOf(size)
+    for (const batch of batches(size, items)) await store.append(batch)
+    const next = wandering(items)
+    let n = size
+    const results = []
+    for (let round = 0; round < rounds; round++) {
+      results.push(await rate(async () => void (await decide(store, next(), n++, items))))
+    }
+    found.push(median(results))
+    report(`memory store: read, decide, appendIf, ${number(size)} stored`, {
+      ours: `${number(median(results))}/s`,
+      target: '≥ 50,000/s',
+      met: median(results) >= 50_000
+    })
+    await store.close()
+  }
+}
+
+function disk(path, size) {
+  let payloads = 0
+  for (const batch of batches(size, itemsOf(size))) {
+    for (const { payload } of batch) payloads += Buffer.byteLength(JSON.stringify(payload))
+  }
+  const ratio = statSync(path).size / payloads
+  report(`bytes on disk per byte of payload, ${number(size)} stored`, {
+    ours: `${number(statSync(path).size / 1e6)} MB`,
+    theirs: `payloads ${number(payloads / 1e6)} MB`,
+    ratio,
+    target: '≤ 2.5',
+    met: ratio <= 2.5
+  })
+}
+
+try {
+  const header = machine()
+  console.log(header.join('\n'))
+  console.log(line({ what: 'what', ours: 'factstr', theirs: 'raw SQL', ratio: 'ratio' }))
+  const stores = new Map()
+  for (const size of sizes) stores.set(size, await load(size))
+  reportVersus(
+    `batches of 100 to ${number(largest)} events, until closed`,
+    stores.get(largest),
+    0.5
+  )
+  disk(stores.get(largest).ourPath, largest)
+  await reads(stores.get(largest).ourPath, largest)
+  const alone = new Map()
+  for (const size of sizes.slice(1)) alone.set(size, await loops(stores.get(size), size))
+  const flat = alone.get(largest) / alone.get(sizes[1])
+  report('one caller: rate at the largest store to the smallest', {
+    ours: '',
+    ratio: flat,
+    target: '≥ 0.8',
+    met: flat >= 0.8
+  })
+  for (const size of sizes) await appends(stores.get(size), size)
+  await memory()
+
+  mkdirSync(join(here, 'results'), { recursive: true })
+  const table = [
+    ...header.map((each) => `- ${each}`),
+    '',
+    '| what | factstr | raw SQL | ratio | target | met |',
+    '| --- | --- | --- | --- | --- | --- |',
+    ...rows.map(line)
+  ]
+  writeFileSync(join(here, 'results', 'latest.md'), `${table.join('\n')}\n`)
+  writeFileSync(join(here, 'results', 'latest.json'), JSON.stringify({ header, rows }, null, 2))
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}
