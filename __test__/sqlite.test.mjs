@@ -90,19 +90,24 @@ test('a failed open is tried again by the next operation', async () => {
 test('what is no store is refused and left as it was', async () => {
   const folder = temporaryFolder()
   const healthy = readFileSync(await filled(join(folder, 'healthy.db')))
-  const wrong = {
-    text: Buffer.from('this is a diary, and much too dear to be written over\n'.repeat(40)),
-    noise: Buffer.from(Array.from({ length: 8192 }, (_, index) => (index * 131 + 7) % 256)),
-    truncated: healthy.subarray(0, 3000),
-    damaged: Buffer.concat([healthy.subarray(0, 100), Buffer.alloc(healthy.length - 100, 0xa5)])
-  }
-  for (const [name, content] of Object.entries(wrong)) {
+  const foreign = 'StoreFormatUnsupported'
+  const corrupt = 'BackendFailure'
+  const diary = 'this is a diary, and much too dear to be written over\n'
+  const wrong = [
+    ['text', foreign, Buffer.from(diary.repeat(40))],
+    ['noise', foreign, Buffer.from(Array.from({ length: 8192 }, (_, n) => (n * 131 + 7) % 256))],
+    ['truncated', corrupt, healthy.subarray(0, 3000)],
+    [
+      'damaged',
+      corrupt,
+      Buffer.concat([healthy.subarray(0, 100), Buffer.alloc(healthy.length - 100, 0xa5)])
+    ]
+  ]
+  for (const [name, code, content] of wrong) {
     const path = join(folder, name)
     writeFileSync(path, content)
     for (const options of [{}, { readOnly: true }]) {
       const error = await rejection(FactstrSqliteStore.open(path, options))
-      const code =
-        name === 'damaged' || name === 'truncated' ? 'BackendFailure' : 'StoreFormatUnsupported'
       expect([name, error.code]).toEqual([name, code])
       expect(error.message).toContain(path)
     }

@@ -2,8 +2,7 @@
 // --dir=PATH). --quick: a tenth of the sizes, fewer rounds. Prints Markdown; results/ keeps it.
 
 import { execFileSync } from 'node:child_process'
-import { closeSync, fsyncSync, mkdirSync, mkdtempSync, openSync, rmSync, statSync } from 'node:fs'
-import { writeFileSync, writeSync } from 'node:fs'
+import * as fs from 'node:fs'
 import { cpus, release, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -23,7 +22,7 @@ const seconds = args.quick ? 0.3 : 1
 const sizes = [0, 10_000, 100_000, 1_000_000].map((size) => size / scale)
 const largest = sizes.at(-1)
 
-const folder = mkdtempSync(join(args.dir, 'bench-'))
+const folder = fs.mkdtempSync(join(args.dir, 'bench-'))
 const rows = []
 
 const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]
@@ -89,15 +88,15 @@ function wandering(items) {
 
 function fsyncLatency() {
   const path = join(folder, 'fsync')
-  const file = openSync(path, 'w')
+  const file = fs.openSync(path, 'w')
   const times = []
   for (let n = 0; n < 200; n++) {
-    writeSync(file, Buffer.alloc(4096))
+    fs.writeSync(file, Buffer.alloc(4096))
     const start = now()
-    fsyncSync(file)
+    fs.fsyncSync(file)
     times.push(now() - start)
   }
-  closeSync(file)
+  fs.closeSync(file)
   return `p50 ${number(median(times) * 1e6)} µs, p99 ${number(percentile(times, 0.99) * 1e6)} µs`
 }
 
@@ -110,37 +109,38 @@ function machine() {
   ]
 }
 
-/** Batches of 100 from nothing to `size`, until closed: index written, log checkpointed. */
+/** Batches of 100 from nothing to `size`, 64 in flight; returns events per second until closed. */
+async function fill(open, append, size) {
+  const start = now()
+  const store = await open()
+  let inFlight = []
+  for (const batch of batches(size, itemsOf(size))) {
+    inFlight.push(append(store, batch))
+    if (inFlight.length === 64) {
+      await Promise.all(inFlight)
+      inFlight = []
+    }
+  }
+  await Promise.all(inFlight)
+  await store.close()
+  return size / (now() - start)
+}
+
+/** Both stores at one size; closed means index written and log checkpointed. */
 async function load(size) {
   const ourPath = join(folder, `ours-${size}.db`)
   const rawPath = join(folder, `raw-${size}.db`)
-  const items = itemsOf(size)
-  let start = now()
-  const ours = await FactstrSqliteStore.open(ourPath)
-  let inFlight = []
-  for (const batch of batches(size, items)) {
-    inFlight.push(ours.append(batch))
-    if (inFlight.length === 64) {
-      await Promise.all(inFlight)
-      inFlight = []
-    }
-  }
-  await Promise.all(inFlight)
-  await ours.close()
-  const ourTime = now() - start
-  start = now()
-  const raw = new RawStore(rawPath)
-  inFlight = []
-  for (const batch of batches(size, items)) {
-    inFlight.push(raw.appendGrouped(batch))
-    if (inFlight.length === 64) {
-      await Promise.all(inFlight)
-      inFlight = []
-    }
-  }
-  await Promise.all(inFlight)
-  raw.close()
-  return { ourPath, rawPath, ours: size / ourTime, theirs: size / (now() - start) }
+  const ours = await fill(
+    () => FactstrSqliteStore.open(ourPath),
+    (store, batch) => store.append(batch),
+    size
+  )
+  const theirs = await fill(
+    () => new RawStore(rawPath),
+    (store, batch) => store.appendGrouped(batch),
+    size
+  )
+  return { ourPath, rawPath, ours, theirs }
 }
 
 async function appends({ ourPath, rawPath }, size) {
@@ -341,9 +341,9 @@ function disk(path, size) {
   for (const batch of batches(size, itemsOf(size))) {
     for (const { payload } of batch) payloads += Buffer.byteLength(JSON.stringify(payload))
   }
-  const ratio = statSync(path).size / payloads
+  const ratio = fs.statSync(path).size / payloads
   report(`bytes on disk per byte of payload, ${number(size)} stored`, {
-    ours: `${number(statSync(path).size / 1e6)} MB`,
+    ours: `${number(fs.statSync(path).size / 1e6)} MB`,
     theirs: `payloads ${number(payloads / 1e6)} MB`,
     ratio,
     target: '≤ 2.5',
@@ -376,7 +376,7 @@ try {
   for (const size of sizes) await appends(stores.get(size), size)
   await memory()
 
-  mkdirSync(join(here, 'results'), { recursive: true })
+  fs.mkdirSync(join(here, 'results'), { recursive: true })
   const table = [
     ...header.map((each) => `- ${each}`),
     '',
@@ -384,8 +384,8 @@ try {
     '| --- | --- | --- | --- | --- | --- |',
     ...rows.map(line)
   ]
-  writeFileSync(join(here, 'results', 'latest.md'), `${table.join('\n')}\n`)
-  writeFileSync(join(here, 'results', 'latest.json'), JSON.stringify({ header, rows }, null, 2))
+  fs.writeFileSync(join(here, 'results', 'latest.md'), `${table.join('\n')}\n`)
+  fs.writeFileSync(join(here, 'results', 'latest.json'), JSON.stringify({ header, rows }, null, 2))
 } finally {
-  rmSync(folder, { recursive: true, force: true })
+  fs.rmSync(folder, { recursive: true, force: true })
 }

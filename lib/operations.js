@@ -3,8 +3,8 @@
 const { Failure } = require('./error.js')
 const { openPage } = require('./records.js')
 
-/** Numbers per answer: kind, id, and four more. */
-const WIDTH = 6
+/** Numbers per answer: kind, id, and two more. */
+const WIDTH = 4
 const [APPENDED, CONFLICT, PAGE, NUMBER, DONE] = [0, 1, 2, 3, 4]
 
 /** Operations handed to the native side at once; more wait here, in order. */
@@ -31,6 +31,10 @@ class Operations {
     return this.#native
   }
 
+  get inFlight() {
+    return this.#inFlight.size
+  }
+
   /** @param begin is called with an id, in the order of the calls of `start` */
   start(begin) {
     return new Promise((resolve) => {
@@ -50,6 +54,7 @@ class Operations {
       begin(id)
     } catch (error) {
       this.#settle(id, new Failure('BackendFailure', error.message))
+      if (this.#inFlight.size === 0) this.#rest()
     }
   }
 
@@ -70,10 +75,13 @@ class Operations {
       const { begin, resolve } = this.#lined.shift()
       this.#begin(begin, resolve)
     }
-    if (this.#inFlight.size === 0) {
-      this.#native.hold(false)
-      busy.delete(this)
-    }
+    if (this.#inFlight.size === 0) this.#rest()
+  }
+
+  /** Nothing is in flight, so nothing keeps the process alive. */
+  #rest() {
+    this.#native.hold(false)
+    busy.delete(this)
   }
 }
 
@@ -84,13 +92,7 @@ function read(numbers, at, nextText) {
     case CONFLICT:
       return { first: -1, last: numbers[at + 2] }
     case PAGE:
-      return openPage({
-        text: nextText(),
-        last: numbers[at + 2],
-        complete: numbers[at + 3] === 1,
-        before: numbers[at + 4],
-        version: numbers[at + 5]
-      })
+      return openPage(nextText())
     case NUMBER:
       return numbers[at + 2]
     case DONE:

@@ -3,12 +3,19 @@
 /** Values per record in a page: sequence number, time, type, payload. */
 const WIDTH = 4
 
-/** Parses a page's text and counts its rows, once. */
-function openPage(page) {
-  page.values = JSON.parse(page.text)
-  page.rows = page.values.length / WIDTH
-  page.text = ''
-  return page
+/** Parses a page's text: its rows' values, and four of its own at the end. */
+function openPage(text) {
+  const values = JSON.parse(text)
+  const rows = values.length / WIDTH - 1
+  const at = rows * WIDTH
+  return {
+    values,
+    rows,
+    last: values[at],
+    complete: values[at + 1] === 1,
+    before: values[at + 2],
+    version: values[at + 3]
+  }
 }
 
 function recordAt(values, row) {

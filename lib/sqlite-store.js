@@ -4,11 +4,15 @@ const { NativeSqliteStore } = require('../native.js')
 const { takeBoolean, takeOptions } = require('./arguments.js')
 const { Failure, FactstrError, settle } = require('./error.js')
 const { Operations } = require('./operations.js')
+const { openPage } = require('./records.js')
 const { Store } = require('./store.js')
 
 const OPTIONS = ['durability', 'busyTimeoutMs', 'readOnly']
 /** Beyond this a timer of the platform would overflow: 24 days. */
 const LONGEST_WAIT = 2 ** 31 - 1
+
+/** With fewer operations in flight a short query is read on this thread; with more, it has to do. */
+const ALONE = 4
 
 /** Opens the file with the first operation; what is asked meanwhile waits in the order of the calls. */
 class SqliteBackend {
@@ -72,6 +76,10 @@ class SqliteBackend {
   }
 
   page(filters, request) {
+    if (this.#isOpen && request.version && this.#operations.inFlight < ALONE) {
+      const text = this.#operations.native.pageInline(filters, request)
+      if (typeof text === 'string') return openPage(text)
+    }
     return this.#run((id) => this.#operations.native.page(id, filters, request))
   }
 

@@ -9,13 +9,12 @@ use napi::{Env, Status, sys};
 use napi_derive::napi;
 
 use super::optional;
-use super::page::Page;
 use crate::contract::{AppendResult, EventStoreError};
 
 /// Text handed over in one turn of the event loop, in bytes; the rest waits for the next one.
 const TEXT_PER_TURN: usize = 512 * 1024;
 
-/// Answers as parallel lists: six numbers each (kind, id and four more), and their texts in order.
+/// Answers as parallel lists: four numbers each (kind, id and two more), and their texts in order.
 #[napi(object)]
 pub struct Answers {
     /// `[kind, id, …]`, see `Answer`.
@@ -30,8 +29,8 @@ pub(super) enum Answer {
     Appended(AppendResult),
     /// Kind 1: the actual version.
     Conflict(Option<u64>),
-    /// Kind 2: last, complete, before, version; one text.
-    Page(Page),
+    /// Kind 2: one text.
+    Page(String),
     /// Kind 3.
     Number(Option<u64>),
     /// Kind 4.
@@ -86,22 +85,19 @@ impl Completions {
                     id,
                     result.first_sequence_number as f64,
                     result.last_sequence_number as f64,
-                    0.0,
-                    0.0,
                 ],
-                Answer::Conflict(actual) => [1.0, id, optional(actual), 0.0, 0.0, 0.0],
-                Answer::Page(page) => {
-                    bytes += page.text.len();
-                    texts.push(page.text);
-                    let complete = f64::from(u8::from(page.complete));
-                    [2.0, id, page.last, complete, page.before, page.version]
+                Answer::Conflict(actual) => [1.0, id, optional(actual), 0.0],
+                Answer::Page(text) => {
+                    bytes += text.len();
+                    texts.push(text);
+                    [2.0, id, 0.0, 0.0]
                 }
-                Answer::Number(number) => [3.0, id, optional(number), 0.0, 0.0, 0.0],
-                Answer::Done => [4.0, id, 0.0, 0.0, 0.0, 0.0],
+                Answer::Number(number) => [3.0, id, optional(number), 0.0],
+                Answer::Done => [4.0, id, 0.0, 0.0],
                 Answer::Failed(error) => {
                     texts.push(error.code().to_owned());
                     texts.push(error.to_string());
-                    [5.0, id, 0.0, 0.0, 0.0, 0.0]
+                    [5.0, id, 0.0, 0.0]
                 }
             });
         }

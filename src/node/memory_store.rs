@@ -1,10 +1,11 @@
 use napi_derive::napi;
 
-use super::page::{Page, PageOptions};
+use super::page::PageOptions;
 use super::{Failure, failure, from_optional, optional};
 use crate::contract::EventStoreError;
 use crate::memory::MemoryStore;
 use crate::payload::{CompiledQuery, PreparedBatch};
+use crate::selection::PAGE_BYTES;
 
 /// The memory store for `index.js`. Every call completes at once.
 #[napi]
@@ -72,9 +73,13 @@ impl NativeMemoryStore {
 
     /// Reads one page.
     #[napi(catch_unwind)]
-    pub fn page(&self, filters: String, options: PageOptions) -> Result<Page, Failure> {
+    pub fn page(&self, filters: String, options: PageOptions) -> Result<String, Failure> {
         CompiledQuery::from_json(&filters)
-            .and_then(|query| self.store.with_snapshot(|log| options.take(log, &query)))
+            .and_then(|query| {
+                self.store
+                    .with_snapshot(|log| options.take(log, &query, PAGE_BYTES))
+            })
+            .map(|page| page.text)
             .map_err(|error| failure(&error))
     }
 

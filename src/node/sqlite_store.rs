@@ -11,7 +11,11 @@ use super::from_optional;
 use super::page::PageOptions;
 use crate::contract::{AppendResult, EventStoreError};
 use crate::payload::{CompiledQuery, PreparedBatch};
-use crate::sqlite::{Durability, SqliteStore, SqliteStoreOptions};
+use crate::selection::PAGE_BYTES;
+use crate::sqlite::{ContextVersions, Durability, LogSnapshot, SqliteStore, SqliteStoreOptions};
+
+/// A page that the event loop's own thread reads is cut here: some 60 events, or 100 microseconds.
+const INLINE_PAGE_BYTES: usize = 16 * 1024;
 
 /// The SQLite store for `index.js`. Every call returns at once; its answer comes later, under the id
 /// that it was given.
@@ -128,17 +132,28 @@ impl NativeSqliteStore {
         let Some(store) = self.store.get() else {
             return completions.push(id, Answer::Failed(EventStoreError::StoreClosed));
         };
-        let remember = store.version_memory();
+        let versions = store.versions().clone();
         store.submit_read(Box::new(move |snapshot| {
-            let page = snapshot.and_then(|snapshot| {
-                let page = options.take(snapshot, &query)?;
-                if options.version {
-                    remember(&query, from_optional(page.version), snapshot.head);
-                }
-                Ok(page)
-            });
+            let page = snapshot
+                .and_then(|snapshot| take(snapshot, &query, options, PAGE_BYTES, &versions));
             completions.push(id, page.map_or_else(Answer::Failed, Answer::Page));
         }));
+    }
+
+    /// Reads one page at once if it is a short one; otherwise, or if anything is wrong, ask `page`.
+    #[napi(catch_unwind)]
+    pub fn page_inline(&self, filters: String, options: PageOptions) -> Option<String> {
+        let store = self.store.get()?;
+        let query = CompiledQuery::from_json(&filters).ok()?;
+        store.read_inline(|snapshot| {
+            take(
+                snapshot,
+                &query,
+                options,
+                INLINE_PAGE_BYTES,
+                store.versions(),
+            )
+        })
     }
 
     /// Tells the newest sequence number.
@@ -177,4 +192,19 @@ impl NativeSqliteStore {
     pub fn hold(&self, env: Env, alive: bool) {
         self.completions.hold(env, alive);
     }
+}
+
+/// Takes a page's text, and remembers the version for the condition that will follow.
+fn take(
+    snapshot: &mut LogSnapshot,
+    query: &CompiledQuery,
+    options: PageOptions,
+    max_bytes: usize,
+    versions: &ContextVersions,
+) -> Result<String, EventStoreError> {
+    let page = options.take(snapshot, query, max_bytes)?;
+    if options.version {
+        versions.remember(query, page.version, snapshot.head);
+    }
+    Ok(page.text)
 }

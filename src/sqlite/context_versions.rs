@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use crate::payload::CompiledQuery;
 use crate::selection::KnownVersion;
 
 /// Contexts remembered, and the longest filters worth remembering, in bytes.
@@ -11,12 +12,15 @@ const LONGEST_TEXT: usize = 1_024;
 
 /// The versions of contexts as of a head. They stay true for ever, because the log only grows.
 #[derive(Debug, Default)]
-pub(super) struct ContextVersions {
+pub(crate) struct ContextVersions {
     by_filters: Mutex<HashMap<Box<str>, KnownVersion>>,
 }
 
 impl ContextVersions {
-    pub(super) fn remember(&self, filters: &str, found: KnownVersion) {
+    /// Remembers the version that a query found at a head.
+    pub(crate) fn remember(&self, query: &CompiledQuery, version: Option<u64>, head: u64) {
+        let filters = query.text();
+        let found = KnownVersion { version, head };
         if filters.len() > LONGEST_TEXT {
             return;
         }
@@ -34,11 +38,11 @@ impl ContextVersions {
         }
     }
 
-    pub(super) fn known(&self, filters: &str) -> Option<KnownVersion> {
+    pub(super) fn known(&self, query: &CompiledQuery) -> Option<KnownVersion> {
         self.by_filters
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .get(filters)
+            .get(query.text())
             .copied()
     }
 }

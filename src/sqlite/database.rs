@@ -36,29 +36,31 @@ impl Database {
     ) -> Result<(Self, Option<Connection>)> {
         let path = checked_path(path)?;
         let database = Self { path, options };
-        let shown = database.path.display().to_string();
-        database.open_checked().map_err(|error| error.at(&shown))
+        let writer = database
+            .prepare()
+            .map_err(|error| error.at(&database.path.display().to_string()))?;
+        Ok((database, writer))
     }
 
-    fn open_checked(self) -> Result<(Self, Option<Connection>)> {
-        let database = self;
-        let options = database.options;
-        let exists = database.refuse_foreign_header()?;
+    /// The part of `open` whose failures get the path.
+    fn prepare(&self) -> Result<Option<Connection>> {
+        let options = &self.options;
+        let exists = self.refuse_foreign_header()?;
         if options.read_only {
             if !exists {
                 return Err(invalid(format!(
                     "path: {} does not exist, and a read-only store is not created",
-                    database.path.display()
+                    self.path.display()
                 )));
             }
-            format::check(&database.connect_for_reading()?)?.refuse_migration()?;
-            return Ok((database, None));
+            format::check(&self.connect_for_reading()?)?.refuse_migration()?;
+            return Ok(None);
         }
         if exists {
             // A look that can't change anything, not even by a checkpoint when it ends.
-            let looking = database.connect(OpenFlags::SQLITE_OPEN_READ_ONLY, READER_CACHE)?;
+            let looking = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY, READER_CACHE)?;
             retry_while_busy(options.busy_timeout, || format::check(&looking))?;
-        } else if let Some(parent) = database.path.parent() {
+        } else if let Some(parent) = self.path.parent() {
             fs::create_dir_all(parent).map_err(|error| {
                 EventStoreError::BackendFailure(format!(
                     "the folder {} can't be created: {error}",
@@ -67,21 +69,21 @@ impl Database {
             })?;
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        let mut connection = database.connect(flags, WRITER_CACHE)?;
+        let mut connection = self.connect(flags, WRITER_CACHE)?;
         retry_while_busy(options.busy_timeout, || {
             let mode: String =
                 connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
             if mode.eq_ignore_ascii_case("wal") {
                 return Ok(());
             }
-            let path = database.path.display();
+            let path = self.path.display();
             Err(EventStoreError::BackendFailure(format!(
                 "{path} can't be put into WAL mode"
             )))
         })?;
-        connection.pragma_update(None, "synchronous", database.synchronous())?;
+        connection.pragma_update(None, "synchronous", self.synchronous())?;
         format::bring_up_to_date(&mut connection)?;
-        Ok((database, Some(connection)))
+        Ok(Some(connection))
     }
 
     /// The name of the durability in SQLite's words.

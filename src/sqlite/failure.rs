@@ -1,5 +1,7 @@
 //! SQLite's errors in the contract's words.
 
+use std::time::Instant;
+
 use rusqlite::ErrorCode;
 
 use crate::contract::EventStoreError;
@@ -47,6 +49,16 @@ const BUSY: &str = "the database was locked by another connection for longer tha
 
 pub(super) fn is_busy(error: &EventStoreError) -> bool {
     matches!(error, EventStoreError::BackendFailure(message) if message == BUSY)
+}
+
+/// Ends a read that has a deadline and is past it; nobody but the one who set it sees this error.
+pub(super) fn refuse_late(deadline: Option<Instant>) -> Result<()> {
+    match deadline {
+        Some(deadline) if Instant::now() > deadline => Err(EventStoreError::BackendFailure(
+            "the read took longer than it may".to_owned(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The index is no part of the log; damage in it is reported, never guessed around.

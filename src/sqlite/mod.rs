@@ -5,6 +5,8 @@ mod database;
 mod failure;
 mod format;
 mod indexer;
+mod inline_reader;
+mod lookup;
 mod options;
 mod reader_pool;
 mod readers;
@@ -23,13 +25,12 @@ use async_trait::async_trait;
 use crossbeam_channel::Sender;
 use tokio::sync::{Semaphore, oneshot};
 
-use self::context_versions::ContextVersions;
 use self::database::Database;
 use self::failure::Result;
 use self::indexer::Indexer;
+use self::inline_reader::InlineReader;
 use self::readers::{ReadJob, Readers, Shared};
 use self::runs::Catalog;
-use self::snapshot::LogSnapshot;
 use self::tail::Tail;
 use self::writer::{AppendRequest, Condition, Reply, Writer};
 use crate::contract::{
@@ -37,8 +38,10 @@ use crate::contract::{
     ReadPage,
 };
 use crate::payload::{CompiledQuery, PreparedBatch};
-use crate::selection::{self, KnownVersion};
+use crate::selection;
 
+pub(crate) use self::context_versions::ContextVersions;
+pub(crate) use self::snapshot::LogSnapshot;
 pub use options::{Durability, SqliteStoreOptions};
 
 /// The most bytes of appends that wait for the writer; more have to wait before they are queued.
@@ -62,6 +65,8 @@ struct Handles {
     /// `None` when read-only.
     appends: Option<Sender<AppendRequest>>,
     reads: Readers,
+    inline: InlineReader,
+    shared: Arc<Shared>,
 }
 
 impl fmt::Debug for SqliteStore {
@@ -95,6 +100,7 @@ impl SqliteStore {
             tail: Tail::new(0),
             catalog: Catalog::default(),
         });
+        let inline = InlineReader::new(shared.database.connect_for_reading()?);
         let versions = Arc::new(ContextVersions::default());
         let (reads, mut threads) = readers::start(&shared)?;
         let mut appends = None;
@@ -102,7 +108,12 @@ impl SqliteStore {
             appends = Some(start_writing(&shared, connection, &versions, &mut threads)?);
         }
         Ok(Self {
-            handles: RwLock::new(Some(Handles { appends, reads })),
+            handles: RwLock::new(Some(Handles {
+                appends,
+                reads,
+                inline,
+                shared,
+            })),
             threads: Mutex::new(threads),
             versions,
             queue_share: Arc::new(Semaphore::new(QUEUE_BYTES)),
@@ -153,14 +164,20 @@ impl SqliteStore {
         }
     }
 
-    /// Remembers what a query has found, for the condition that will follow it.
-    pub(crate) fn version_memory(
+    /// Runs a short read on this thread, if it can be done at once. `None`: use
+    /// [`submit_read`](Self::submit_read).
+    pub(crate) fn read_inline<T>(
         &self,
-    ) -> impl Fn(&CompiledQuery, Option<u64>, u64) + Send + use<> {
-        let versions = self.versions.clone();
-        move |query, version, head| {
-            versions.remember(query.text(), KnownVersion { version, head });
-        }
+        read: impl FnOnce(&mut LogSnapshot) -> Result<T>,
+    ) -> Option<T> {
+        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
+        let handles = handles.as_ref()?;
+        handles.inline.read(&handles.shared, read)
+    }
+
+    /// What queries have found lately, for the conditions that will follow them.
+    pub(crate) fn versions(&self) -> &Arc<ContextVersions> {
+        &self.versions
     }
 
     /// Takes no new work and starts to finish what is queued.
@@ -296,10 +313,10 @@ impl EventStore for SqliteStore {
     ) -> Result<QueryResult> {
         let query = CompiledQuery::from_query(event_query)?;
         let cursor = event_query.min_sequence_number;
-        let remember = self.version_memory();
+        let versions = self.versions.clone();
         self.read_snapshot(move |snapshot| {
             let result = selection::query_records(snapshot, &query, cursor, limit)?;
-            remember(&query, result.current_context_version, snapshot.head);
+            versions.remember(&query, result.current_context_version, snapshot.head);
             Ok(result)
         })
         .await

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use rusqlite::Connection;
 
@@ -12,9 +13,6 @@ use super::runs::Catalog;
 use super::snapshot::{LogSnapshot, for_each_facets};
 use super::tail::Tail;
 use crate::contract::EventStoreError;
-
-/// More events than this without postings are given postings before a query looks at them.
-const MOST_UNINDEXED: u64 = 256;
 
 /// What a reader is asked to do. It is always called, with an error if there is no snapshot.
 pub(crate) type ReadJob = Box<dyn FnOnce(Result<&mut LogSnapshot>) + Send>;
@@ -106,7 +104,7 @@ fn with_snapshot(shared: &Shared, connection: &Connection, job: ReadJob) -> bool
     }
 }
 
-fn end_transaction(connection: &Connection) -> Result<()> {
+pub(super) fn end_transaction(connection: &Connection) -> Result<()> {
     if !connection.is_autocommit() {
         connection.prepare_cached("COMMIT")?.execute([])?;
     }
@@ -114,22 +112,32 @@ fn end_transaction(connection: &Connection) -> Result<()> {
 }
 
 /// Begins a read transaction and looks at the state of the log in it.
-pub(super) fn read_snapshot<'c>(
+fn begin_snapshot<'c>(
     shared: &Shared,
     connection: &'c Connection,
+    deadline: Option<Instant>,
 ) -> Result<LogSnapshot<'c>> {
+    let tail = shared.tail.view();
+    connection.prepare_cached("BEGIN")?.execute([])?;
+    let (runs, head) = shared.catalog.load(connection)?;
+    Ok(LogSnapshot::new(connection, head, runs, tail, deadline))
+}
+
+/// A snapshot that fails when the deadline has passed; `None` if the tail has to catch up first.
+pub(super) fn snapshot_if_current<'c>(
+    shared: &Shared,
+    connection: &'c Connection,
+    deadline: Instant,
+) -> Result<Option<LogSnapshot<'c>>> {
+    let snapshot = begin_snapshot(shared, connection, Some(deadline))?;
+    Ok(Some(snapshot).filter(LogSnapshot::is_current))
+}
+
+/// A snapshot with the tail as far as it should be.
+fn read_snapshot<'c>(shared: &Shared, connection: &'c Connection) -> Result<LogSnapshot<'c>> {
     loop {
-        let tail = shared.tail.view();
-        connection.prepare_cached("BEGIN")?.execute([])?;
-        let (runs, head) = shared.catalog.load(connection)?;
-        let snapshot = LogSnapshot {
-            connection,
-            head,
-            runs,
-            tail,
-        };
-        let covered = snapshot.covered_through();
-        if snapshot.is_contiguous() && head.saturating_sub(covered) <= MOST_UNINDEXED {
+        let snapshot = begin_snapshot(shared, connection, None)?;
+        if snapshot.is_current() {
             return Ok(snapshot);
         }
         // Another process has written: its runs may go beyond this process's tail, and its newest

@@ -2,10 +2,12 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Instant;
 
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow};
+use rusqlite::{Connection, Row as SqlRow};
 
-use super::failure::{Result, damaged_index};
+use super::failure::{Result, damaged_index, refuse_late};
+use super::lookup::Lookup;
 use super::runs::{Run, RunSegment, RunSet};
 use super::tail::{TailSegment, TailView};
 use crate::contract::EventStoreError;
@@ -13,14 +15,21 @@ use crate::index::Cursor;
 use crate::payload::{CompiledQuery, Facet, stored_facets};
 use crate::selection::{Row, Snapshot, Span, walk};
 
+/// More events than this without postings are given postings before a query looks at them.
+const MOST_UNINDEXED: u64 = 256;
+
 /// The log as a transaction sees it. Runs cover `(0, indexed_through]`, the tail's view what follows,
 /// and the few events that are newer still are looked at one by one.
 pub(crate) struct LogSnapshot<'c> {
     pub(super) connection: &'c Connection,
+    events: Lookup<'c>,
+    blocks: Lookup<'c>,
     pub(crate) head: u64,
     pub(super) runs: Arc<RunSet>,
     /// Taken before the transaction began, so that it starts no later than the runs end.
     pub(super) tail: TailView,
+    /// Whatever takes longer fails.
+    deadline: Option<Instant>,
 }
 
 /// A contiguous part of the log, and how to find candidates in it.
@@ -30,12 +39,37 @@ enum Part<'p> {
     Unindexed,
 }
 
-impl LogSnapshot<'_> {
+impl<'c> LogSnapshot<'c> {
+    /// The state that the connection's transaction sees.
+    pub(super) fn new(
+        connection: &'c Connection,
+        head: u64,
+        runs: Arc<RunSet>,
+        tail: TailView,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self {
+            connection,
+            events: Lookup::events(connection, deadline),
+            blocks: Lookup::blocks(connection, deadline),
+            head,
+            runs,
+            tail,
+            deadline,
+        }
+    }
+
     /// Whether the tail's view reaches back to the runs, as it should.
-    pub(super) fn is_contiguous(&self) -> bool {
+    fn is_contiguous(&self) -> bool {
         self.tail
             .first()
             .is_none_or(|oldest| oldest.after <= self.runs.indexed_through)
+    }
+
+    /// Whether runs and tail cover it but for a few events.
+    pub(super) fn is_current(&self) -> bool {
+        let unindexed = self.head.saturating_sub(self.covered_through());
+        self.is_contiguous() && unindexed <= MOST_UNINDEXED
     }
 
     /// The last event that has postings.
@@ -71,7 +105,7 @@ impl LogSnapshot<'_> {
     ) -> Result<ControlFlow<()>> {
         match part {
             Part::Run(run) => {
-                let mut cursor = Cursor::open(&RunSegment::new(self.connection, run), query)?;
+                let mut cursor = Cursor::open(&RunSegment::new(&self.blocks, run), query)?;
                 if matches!(cursor, Cursor::Nothing) {
                     return Ok(ControlFlow::Continue(()));
                 }
@@ -102,12 +136,9 @@ impl LogSnapshot<'_> {
         query: &CompiledQuery,
         visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        let mut statement = self
-            .connection
-            .prepare_cached(include_str!("sql/event.sql"))?;
-        let visited = statement
-            .query_row([candidate], |row| visit_row(row, query, visitor))
-            .optional()?;
+        let visited = self
+            .events
+            .get(candidate as i64, |row| visit_row(row, query, visitor))?;
         visited.ok_or_else(|| damaged_index(&format!("event {candidate} is missing")))
     }
 
@@ -125,6 +156,7 @@ impl LogSnapshot<'_> {
         })?;
         let mut rows = statement.query([span.after, span.through])?;
         while let Some(row) = rows.next()? {
+            refuse_late(self.deadline)?;
             if visit_row(row, query, visitor)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 use rusqlite::{Connection, params};
@@ -23,6 +24,9 @@ const GROUP_REQUESTS: usize = 1_024;
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// Appends wait while this many segments of the tail have not become runs: about 130,000 events.
 const MOST_BACKLOG: usize = 16;
+
+/// How long the writer looks for more before it sleeps; waking it takes the caller some 25 µs.
+const ALERT: Duration = Duration::from_micros(100);
 
 /// Takes the verdict on a request.
 pub(super) type Reply = Box<dyn FnOnce(Result<AppendResult>) + Send>;
@@ -88,14 +92,10 @@ impl Writer {
                     continue;
                 }
             }
-            select! {
-                recv(appends) -> request => match request {
-                    Ok(request) => self.commit_waiting(request),
-                    Err(_) => break,
-                },
-                recv(maintenance) -> work => if let Ok(work) = work {
-                    work(&mut self);
-                },
+            match next_task(&appends, &maintenance) {
+                Task::Append(request) => self.commit_waiting(request),
+                Task::Maintain(work) => work(&mut self),
+                Task::End => break,
             }
         }
         self.wake_indexer = None;
@@ -202,7 +202,7 @@ impl Writer {
         let mut verdicts = Vec::with_capacity(group.len());
         for request in group {
             if let Some(Condition { query, expected }) = &request.condition {
-                let known = self.versions.known(query.text());
+                let known = self.versions.known(query);
                 match selection::check_context(&mut snapshot, query, *expected, known) {
                     Ok(()) => {}
                     Err(conflict @ EventStoreError::ConditionalAppendConflict { .. }) => {
@@ -231,17 +231,42 @@ impl Writer {
         loop {
             let (runs, head) = self.shared.catalog.load(&self.connection)?;
             let tail = self.shared.tail.view();
-            let snapshot = LogSnapshot {
-                connection: &self.connection,
-                head,
-                runs,
-                tail,
-            };
+            let snapshot = LogSnapshot::new(&self.connection, head, runs, tail, None);
             if snapshot.covered_through() == head {
                 return Ok(snapshot);
             }
             // Another process has appended since.
             catch_up(&self.shared, &snapshot)?;
+        }
+    }
+}
+
+enum Task {
+    Append(AppendRequest),
+    Maintain(Maintenance),
+    End,
+}
+
+/// Waits for something to do: awake at first, because a caller that appends in a loop is back soon.
+fn next_task(appends: &Receiver<AppendRequest>, maintenance: &Receiver<Maintenance>) -> Task {
+    let since = Instant::now();
+    while since.elapsed() < ALERT {
+        match appends.try_recv() {
+            Ok(request) => return Task::Append(request),
+            Err(TryRecvError::Disconnected) => return Task::End,
+            Err(TryRecvError::Empty) => {}
+        }
+        if let Ok(work) = maintenance.try_recv() {
+            return Task::Maintain(work);
+        }
+        thread::yield_now();
+    }
+    loop {
+        select! {
+            recv(appends) -> request => return request.map_or(Task::End, Task::Append),
+            recv(maintenance) -> work => if let Ok(work) = work {
+                return Task::Maintain(work);
+            },
         }
     }
 }

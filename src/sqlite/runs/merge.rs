@@ -8,6 +8,7 @@ use super::builder::RunBuilder;
 use super::catalog::Run;
 use super::segment::RunSegment;
 use crate::sqlite::failure::{Result, damaged_index};
+use crate::sqlite::lookup::Lookup;
 
 /// Runs of one tier that are merged into one of the next.
 const FAN_IN: usize = 8;
@@ -114,7 +115,8 @@ impl Input {
         self.entry = 0;
         self.key = None;
         if block < self.run.block_count() {
-            self.bytes = RunSegment::new(connection, &self.run).load(block)?;
+            self.bytes =
+                RunSegment::new(&Lookup::blocks(connection, None), &self.run).load(block)?;
             self.key = Some(
                 self.view()?
                     .rank(0)

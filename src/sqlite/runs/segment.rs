@@ -1,45 +1,41 @@
 use std::rc::Rc;
 
-use rusqlite::{Connection, OptionalExtension};
-
 use super::Run;
 use super::block::{Block, CHUNK, ChunkPostings, Rank, key_of, split};
 use crate::contract::EventStoreError;
 use crate::index::{PostingList, Segment};
 use crate::payload::Facet;
 use crate::sqlite::failure::{Result, damaged_index};
+use crate::sqlite::lookup::Lookup;
 
 /// Postings per block of a list that spans several, for estimates.
 const POSTINGS_PER_BLOCK: u64 = 1_500;
 
 /// A run, read through a connection.
 #[derive(Clone, Copy)]
-pub(crate) struct RunSegment<'r> {
-    connection: &'r Connection,
+pub(crate) struct RunSegment<'r, 'c> {
+    blocks: &'r Lookup<'c>,
     run: &'r Run,
 }
 
-impl<'r> RunSegment<'r> {
-    pub(crate) fn new(connection: &'r Connection, run: &'r Run) -> Self {
-        Self { connection, run }
+impl<'r, 'c> RunSegment<'r, 'c> {
+    pub(crate) fn new(blocks: &'r Lookup<'c>, run: &'r Run) -> Self {
+        Self { blocks, run }
     }
 
     pub(super) fn load(&self, number: usize) -> Result<Rc<[u8]>> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT entries FROM facet_blocks WHERE block_id = ?1")?;
         let id = self.run.block_id(number);
-        let bytes = statement
-            .query_row([id], |row| Ok(row.get_ref(0)?.as_blob().map(Rc::from)?))
-            .optional()?;
+        let bytes = self
+            .blocks
+            .get(id, |row| Ok(row.get_ref(0)?.as_blob().map(Rc::from)?))?;
         bytes.ok_or_else(|| damaged_index(&format!("block {id} is missing")))
     }
 }
 
-impl<'r> Segment for RunSegment<'r> {
-    type List = RunPostings<'r>;
+impl<'r, 'c> Segment for RunSegment<'r, 'c> {
+    type List = RunPostings<'r, 'c>;
 
-    fn open(&self, facet: Facet) -> Result<Option<RunPostings<'r>>> {
+    fn open(&self, facet: Facet) -> Result<Option<RunPostings<'r, 'c>>> {
         let key = key_of(facet);
         let mut list = RunPostings {
             segment: *self,
@@ -64,8 +60,8 @@ impl<'r> Segment for RunSegment<'r> {
 }
 
 /// The postings of one key in one run, with the block that was looked at last.
-pub(crate) struct RunPostings<'r> {
-    segment: RunSegment<'r>,
+pub(crate) struct RunPostings<'r, 'c> {
+    segment: RunSegment<'r, 'c>,
     key: u64,
     estimate: u64,
     block: Option<(usize, Rc<[u8]>)>,
@@ -78,7 +74,7 @@ struct Place {
     rank: Rank,
 }
 
-impl RunPostings<'_> {
+impl RunPostings<'_, '_> {
     fn view(&mut self, number: usize) -> Result<Block<'_>> {
         if self
             .block
@@ -156,7 +152,7 @@ impl RunPostings<'_> {
     }
 }
 
-impl PostingList for RunPostings<'_> {
+impl PostingList for RunPostings<'_, '_> {
     type Error = EventStoreError;
 
     fn estimate(&self) -> u64 {

@@ -1,0 +1,1 @@
+SELECT entries FROM facet_blocks WHERE block_id = ?1;
