@@ -138,6 +138,7 @@ export type FactstrErrorCode =
   | 'StoreClosed'
   | 'StoreFormatUnsupported'
   | 'BackendFailure'
+  | 'OutcomeUnknown'
 
 /** Every failure of a store: its code, and a message that says what was wrong and where. */
 export class FactstrError extends Error {

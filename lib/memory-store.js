@@ -4,6 +4,7 @@ const { NativeMemoryStore } = require('../native.js')
 const { Failure } = require('./error.js')
 const { openPage } = require('./records.js')
 const { Store } = require('./store.js')
+const { inTurn } = require('./turns.js')
 
 /** Answers at once; only the later pages of a long result wait for a turn of the event loop. */
 class MemoryBackend {
@@ -22,7 +23,7 @@ class MemoryBackend {
     const take = () => answer(() => openPage(this.#native.page(filters, request)))
     if (request.before === -1) return take()
     return new Promise((resolve) => {
-      setImmediate(() => resolve(take()))
+      inTurn(() => resolve(take()))
     })
   }
 

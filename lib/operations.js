@@ -2,6 +2,7 @@
 
 const { Failure } = require('./error.js')
 const { openPage } = require('./records.js')
+const { inTurn } = require('./turns.js')
 
 /** Numbers per answer: kind, id, and two more. */
 const WIDTH = 4
@@ -76,6 +77,7 @@ class Operations {
       this.#begin(begin, resolve)
     }
     if (this.#inFlight.size === 0) this.#rest()
+    else if (numbers.length > 0) inTurn(() => this.#takeAnswers())
   }
 
   /** Nothing is in flight, so nothing keeps the process alive. */

@@ -1,20 +1,34 @@
 'use strict'
 
+const { Failure } = require('./error.js')
+
 /** Values per record in a page: sequence number, time, type, payload. */
 const WIDTH = 4
 
-/** Parses a page's text: its rows' values, and four of its own at the end. */
+/**
+ * Parses a page's text: its rows' values, and five of its own at the end.
+ *
+ * @returns the page, or a `Failure` if a payload is no JSON value
+ */
 function openPage(text) {
-  const values = JSON.parse(text)
-  const rows = values.length / WIDTH - 1
-  const at = rows * WIDTH
+  let values
+  try {
+    values = JSON.parse(text)
+  } catch (error) {
+    return new Failure('BackendFailure', `a stored payload is damaged: ${error.message}`)
+  }
+  const at = values.length - 5
+  const rows = values[at]
+  if (rows * WIDTH !== at) {
+    return new Failure('BackendFailure', 'a stored payload is damaged: it is no JSON value')
+  }
   return {
     values,
     rows,
-    last: values[at],
-    complete: values[at + 1] === 1,
-    before: values[at + 2],
-    version: values[at + 3]
+    last: values[at + 1],
+    complete: values[at + 2] === 1,
+    before: values[at + 3],
+    version: values[at + 4]
   }
 }
 

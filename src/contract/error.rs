@@ -27,6 +27,9 @@ pub enum EventStoreError {
     /// The disk or the server failed; nothing was committed.
     #[error("{0}")]
     BackendFailure(String),
+    /// The disk failed during a commit, and the store could not find out whether the batch landed.
+    #[error("{0}")]
+    OutcomeUnknown(String),
     /// The context changed since it was read: an answer, not a failure.
     #[error(
         "the context has changed: expected version {}, found {}",
@@ -57,6 +60,7 @@ impl EventStoreError {
             Self::StoreClosed => "StoreClosed",
             Self::StoreFormatUnsupported(_) => "StoreFormatUnsupported",
             Self::BackendFailure(_) => "BackendFailure",
+            Self::OutcomeUnknown(_) => "OutcomeUnknown",
             Self::ConditionalAppendConflict { .. } => "ConditionalAppendConflict",
         }
     }

@@ -12,7 +12,7 @@ use super::optional;
 use crate::contract::{AppendResult, EventStoreError};
 
 /// Text handed over in one turn of the event loop, in bytes; the rest waits for the next one.
-const TEXT_PER_TURN: usize = 512 * 1024;
+const TEXT_PER_TURN: usize = 256 * 1024;
 
 /// Answers as parallel lists: four numbers each (kind, id and two more), and their texts in order.
 #[napi(object)]
@@ -43,8 +43,16 @@ type Wake = ThreadsafeFunction<(), (), (), Status, false, true>;
 
 /// The queue of answers of one store, and the way to wake its JavaScript side.
 pub(super) struct Completions {
-    queue: Mutex<VecDeque<(f64, Answer)>>,
+    queue: Mutex<Queue>,
     wake: Wake,
+}
+
+#[derive(Default)]
+struct Queue {
+    answers: VecDeque<(f64, Answer)>,
+    /// JavaScript was called, or has got answers and comes back for more in a later turn of the event
+    /// loop. It is not called meanwhile: calls that wait are all made in one turn.
+    expected: bool,
 }
 
 impl Completions {
@@ -62,21 +70,23 @@ impl Completions {
 
     pub(super) fn push(&self, id: f64, answer: Answer) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.push_back((id, answer));
-        if queue.len() == 1 {
+        queue.answers.push_back((id, answer));
+        if !queue.expected {
+            queue.expected = true;
             // After the environment has ended nobody is left to be told.
             let _ = self.wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         }
     }
 
-    /// Takes the answers, or so many that the event loop is not held up.
+    /// Takes the answers, or so many that the event loop is not held up. Who gets any comes back, or
+    /// lets the event loop end.
     pub(super) fn take(&self) -> Answers {
         let mut numbers = Vec::new();
         let mut texts = Vec::new();
         let mut bytes = 0;
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         while bytes < TEXT_PER_TURN {
-            let Some((id, answer)) = queue.pop_front() else {
+            let Some((id, answer)) = queue.answers.pop_front() else {
                 break;
             };
             numbers.extend(match answer {
@@ -101,18 +111,19 @@ impl Completions {
                 }
             });
         }
-        if !queue.is_empty() {
-            let _ = self.wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
-        }
-        drop(queue);
+        queue.expected = !numbers.is_empty();
         Answers {
             numbers: Float64Array::new(numbers),
             texts,
         }
     }
 
-    /// Keeps the event loop alive, or lets it end.
+    /// Keeps the event loop alive, or lets it end when nothing is in flight any more.
     pub(super) fn hold(&self, env: Env, alive: bool) {
+        if !alive {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.expected = false;
+        }
         let function = self.wake.raw();
         // SAFETY: called on the environment's own thread, while `self.wake` owns the function.
         unsafe {

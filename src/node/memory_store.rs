@@ -1,6 +1,6 @@
 use napi_derive::napi;
 
-use super::page::PageOptions;
+use super::page::{INLINE_PAGE_BYTES, PageOptions};
 use super::{Failure, failure, from_optional, optional};
 use crate::contract::EventStoreError;
 use crate::memory::MemoryStore;
@@ -71,13 +71,18 @@ impl NativeMemoryStore {
         }
     }
 
-    /// Reads one page.
+    /// Reads one page; the first one of a result is a short one.
     #[napi(catch_unwind)]
     pub fn page(&self, filters: String, options: PageOptions) -> Result<String, Failure> {
+        let max_bytes = if options.before < 0.0 {
+            INLINE_PAGE_BYTES
+        } else {
+            PAGE_BYTES
+        };
         CompiledQuery::from_json(&filters)
             .and_then(|query| {
                 self.store
-                    .with_snapshot(|log| options.take(log, &query, PAGE_BYTES))
+                    .with_snapshot(|log| options.take(log, &query, max_bytes))
             })
             .map(|page| page.text)
             .map_err(|error| failure(&error))

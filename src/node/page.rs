@@ -1,8 +1,10 @@
-//! Pages as JSON text: `[sequence_number,"occurred_at","event_type",payload,…,last,complete,before,version]`.
+//! Pages as JSON text: `[sequence_number,"occurred_at","event_type",payload,…,rows,last,complete,before,version]`.
 //!
 //! One flat array is what `JSON.parse` reads fastest: objects per record took it 20 to 30 % longer. The
-//! four values at its end are the page's own: its last sequence number, whether there is no further
-//! row (0 or 1), the bound for the pages to come, and the context's version; -1 stands for "none".
+//! five values at its end are the page's own: its number of rows, the last one's sequence number, whether
+//! there is no further row (0 or 1), the bound for the pages to come, and the context's version; -1
+//! stands for "none". Payloads stand in it as they are stored; the number of rows shows one that is no
+//! JSON value of its own.
 
 use std::fmt::Write;
 
@@ -14,6 +16,9 @@ use crate::payload::CompiledQuery;
 use crate::selection::{
     self, PageEnd, PageRequest, Row, RowSink, Snapshot, occurred_at_from_micros,
 };
+
+/// A page that the event loop's own thread reads is cut here: some 60 events, or 100 microseconds.
+pub(super) const INLINE_PAGE_BYTES: usize = 16 * 1024;
 
 /// What a page takes; -1 stands for "none".
 #[napi(object)]
@@ -68,6 +73,7 @@ pub(super) struct Page {
 #[derive(Default)]
 struct TextSink {
     text: String,
+    rows: usize,
     /// Rows of one batch share their time, so its text is kept.
     occurred_at: Option<(i64, String)>,
 }
@@ -76,15 +82,19 @@ impl TextSink {
     fn into_text(mut self, end: PageEnd, version: Option<u64>) -> String {
         let open = if self.text.is_empty() { "[" } else { "," };
         let signed = |number: Option<u64>| number.map_or(-1, |number| number as i64);
-        let (last, complete) = (signed(end.last), u8::from(end.complete));
+        let (rows, last, complete) = (self.rows, signed(end.last), u8::from(end.complete));
         let (before, version) = (end.before, signed(version));
-        let _ = write!(self.text, "{open}{last},{complete},{before},{version}]");
+        let _ = write!(
+            self.text,
+            "{open}{rows},{last},{complete},{before},{version}]"
+        );
         self.text
     }
 }
 
 impl RowSink for TextSink {
     fn push(&mut self, row: Row) {
+        self.rows += 1;
         self.text.push(if self.text.is_empty() { '[' } else { ',' });
         let _ = write!(self.text, "{},\"", row.sequence_number);
         match &self.occurred_at {

@@ -8,14 +8,11 @@ use napi_derive::napi;
 
 use super::completions::{Answer, Answers, Completions};
 use super::from_optional;
-use super::page::PageOptions;
+use super::page::{INLINE_PAGE_BYTES, PageOptions};
 use crate::contract::{AppendResult, EventStoreError};
 use crate::payload::{CompiledQuery, PreparedBatch};
 use crate::selection::PAGE_BYTES;
 use crate::sqlite::{ContextVersions, Durability, LogSnapshot, SqliteStore, SqliteStoreOptions};
-
-/// A page that the event loop's own thread reads is cut here: some 60 events, or 100 microseconds.
-const INLINE_PAGE_BYTES: usize = 16 * 1024;
 
 /// The SQLite store for `index.js`. Every call returns at once; its answer comes later, under the id
 /// that it was given.

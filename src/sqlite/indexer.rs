@@ -15,7 +15,7 @@ use super::runs::{
 };
 use super::snapshot::for_each_facets;
 use super::tail::SEGMENT_EVENTS;
-use super::writer::{Maintenance, Writer, execute};
+use super::writer::{Maintenance, execute};
 use crate::contract::EventStoreError;
 
 /// Blocks stored at once while runs are merged: 1 MiB.
@@ -70,8 +70,8 @@ impl Indexer {
                 } else {
                     build_from_log(&self.connection, first, through)?
                 };
-                self.on_writer(move |writer| {
-                    in_transaction(writer, |connection| install_new(connection, &image))
+                self.on_writer(move |connection| {
+                    in_transaction(connection, || install_new(connection, &image))
                 })?;
             }
             let (runs, _) = self.shared.catalog.load(&self.connection)?;
@@ -90,8 +90,8 @@ impl Indexer {
             };
             let inputs: Arc<[Arc<Run>]> = inputs.into();
             let claimed = inputs.clone();
-            let id = self.on_writer(move |writer| {
-                in_transaction(writer, |connection| claim_merge(connection, &claimed))
+            let id = self.on_writer(move |connection| {
+                in_transaction(connection, || claim_merge(connection, &claimed))
             })?;
             let Some(id) = id else { return Ok(()) };
             if !self.merge_into(id, &inputs)? {
@@ -119,8 +119,8 @@ impl Indexer {
         let (blocks, fences) = merge.finish();
         self.store(id, stored, blocks)?;
         let inputs = inputs.clone();
-        self.on_writer(move |writer| {
-            in_transaction(writer, |connection| {
+        self.on_writer(move |connection| {
+            in_transaction(connection, || {
                 install_merged(connection, id, &fences, &inputs)
             })
         })
@@ -128,35 +128,27 @@ impl Indexer {
 
     fn store(&self, id: i64, first: usize, blocks: Vec<Vec<u8>>) -> Result<usize> {
         let count = blocks.len();
-        self.on_writer(move |writer| {
-            without_flush(writer, |connection| {
-                insert_blocks(connection, id, first, &blocks)
-            })
-        })?;
+        self.without_flush(move |connection| insert_blocks(connection, id, first, &blocks))?;
         Ok(count)
     }
 
     fn remove_doomed(&self) -> Result<()> {
         loop {
-            let doomed = self.on_writer(|writer| without_flush(writer, find_doomed))?;
+            let doomed = self.without_flush(find_doomed)?;
             let Some((id, blocks)) = doomed else {
                 return Ok(());
             };
             // A builder may have stored one slice more than it has told.
             for start in (0..blocks + SLICE_BLOCKS).step_by(SLICE_BLOCKS) {
-                self.on_writer(move |writer| {
-                    without_flush(writer, |connection| {
-                        drop_blocks(connection, id, start..start + SLICE_BLOCKS)
-                    })
+                self.without_flush(move |connection| {
+                    drop_blocks(connection, id, start..start + SLICE_BLOCKS)
                 })?;
                 self.install_complete()?;
                 if self.is_ending() {
                     return Ok(());
                 }
             }
-            self.on_writer(move |writer| {
-                without_flush(writer, |connection| forget_run(connection, id))
-            })?;
+            self.without_flush(move |connection| forget_run(connection, id))?;
         }
     }
 
@@ -170,36 +162,41 @@ impl Indexer {
     /// Has the writer do something, and waits for it.
     fn on_writer<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Writer) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = crossbeam_channel::bounded(1);
-        let work = Box::new(move |writer: &mut Writer| drop(reply.send(work(writer))));
+        let work = Box::new(move |connection: &Connection| drop(reply.send(work(connection))));
         self.writer
             .send(work)
             .map_err(|_| EventStoreError::StoreClosed)?;
         answer.recv().map_err(|_| EventStoreError::StoreClosed)?
     }
+
+    /// Has the writer change blocks that no live run refers to, in a transaction: they may be lost, and
+    /// the commit that makes their run live flushes them with it.
+    fn without_flush<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let usual = self.shared.database.synchronous();
+        self.on_writer(move |connection| {
+            connection.pragma_update(None, "synchronous", "NORMAL")?;
+            let result = in_transaction(connection, || work(connection));
+            connection.pragma_update(None, "synchronous", usual)?;
+            result
+        })
+    }
 }
 
-fn in_transaction<T>(writer: &Writer, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-    execute(&writer.connection, "BEGIN IMMEDIATE")?;
-    let result = work(&writer.connection).and_then(|value| {
-        execute(&writer.connection, "COMMIT")?;
+fn in_transaction<T>(connection: &Connection, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    execute(connection, "BEGIN IMMEDIATE")?;
+    let result = work().and_then(|value| {
+        execute(connection, "COMMIT")?;
         Ok(value)
     });
-    if result.is_err() && !writer.connection.is_autocommit() {
-        let _ = execute(&writer.connection, "ROLLBACK");
+    if result.is_err() && !connection.is_autocommit() {
+        let _ = execute(connection, "ROLLBACK");
     }
-    result
-}
-
-/// For blocks that no live run refers to: they may be lost, and the commit that makes their run live
-/// flushes them with it.
-fn without_flush<T>(writer: &Writer, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-    let connection = &writer.connection;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    let result = in_transaction(writer, work);
-    connection.pragma_update(None, "synchronous", writer.shared.database.synchronous())?;
     result
 }
 
@@ -235,11 +232,11 @@ pub(super) fn index_backlog(connection: &Connection) -> Result<()> {
 }
 
 /// Indexes the tail of a closing store, so that the next one starts with a short one.
-pub(super) fn index_rest(writer: &mut Writer) -> Result<()> {
-    let (runs, head) = writer.shared.catalog.load(&writer.connection)?;
+pub(super) fn index_rest(shared: &Shared, connection: &Connection) -> Result<()> {
+    let (runs, head) = shared.catalog.load(connection)?;
     if head - runs.indexed_through < WORTH_A_RUN {
         return Ok(());
     }
-    let image = build_from_log(&writer.connection, runs.indexed_through + 1, head)?;
-    in_transaction(writer, |connection| install_new(connection, &image)).map(drop)
+    let image = build_from_log(connection, runs.indexed_through + 1, head)?;
+    in_transaction(connection, || install_new(connection, &image)).map(drop)
 }

@@ -4,34 +4,34 @@
 //! than most contexts take to read. So a caller that waits for nothing else may read by itself, within
 //! a budget of time; what does not fit, and whatever goes wrong, is left to the reader threads.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, TryLockError};
 use std::time::{Duration, Instant};
-
-use rusqlite::Connection;
 
 use super::failure::Result;
 use super::readers::{Shared, end_transaction, snapshot_if_current};
 use super::snapshot::LogSnapshot;
+use super::write_connection::WriteConnection;
 
 /// The longest that a read may hold its caller, but for one page from a slow disk.
 const BUDGET: Duration = Duration::from_micros(500);
-/// After a read that did not fit none is tried for this long: the disk may be slow just now.
-const PAUSE: Duration = Duration::from_millis(100);
+/// After a read that did not fit none is tried for this many times as long as it took: the disk may be
+/// slow just now, and then at most a tenth of the caller's time goes into finding out.
+const PAUSE: u32 = 10;
 
-/// A connection for the caller's thread.
+/// Reads with the writer's connection when that is free.
 #[derive(Debug)]
 pub(super) struct InlineReader {
-    connection: Mutex<Connection>,
+    connection: Arc<WriteConnection>,
     epoch: Instant,
     /// Microseconds since `epoch`; no read is tried before.
     paused_until: AtomicU64,
 }
 
 impl InlineReader {
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Arc<WriteConnection>) -> Self {
         Self {
-            connection: Mutex::new(connection),
+            connection,
             epoch: Instant::now(),
             paused_until: AtomicU64::new(0),
         }
@@ -49,17 +49,13 @@ impl InlineReader {
         if self.micros(started) < self.paused_until.load(Ordering::Relaxed) {
             return None;
         }
-        let connection = match self.connection.try_lock() {
-            Ok(connection) => connection,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let connection = self.connection.try_lock()?;
         let result = snapshot_if_current(shared, &connection, started + BUDGET)
             .and_then(|snapshot| snapshot.map(|mut snapshot| read(&mut snapshot)).transpose());
         let ended = end_transaction(&connection);
-        let finished = Instant::now();
-        if finished - started > BUDGET {
-            let until = self.micros(finished + PAUSE);
+        let taken = started.elapsed();
+        if taken > BUDGET {
+            let until = self.micros(started + taken * (PAUSE + 1));
             self.paused_until.store(until, Ordering::Relaxed);
         }
         result.ok().flatten().filter(|_| ended.is_ok())

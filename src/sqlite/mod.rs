@@ -13,6 +13,7 @@ mod readers;
 mod runs;
 mod snapshot;
 mod tail;
+mod write_connection;
 mod writer;
 
 use std::fmt;
@@ -32,6 +33,7 @@ use self::inline_reader::InlineReader;
 use self::readers::{ReadJob, Readers, Shared};
 use self::runs::Catalog;
 use self::tail::Tail;
+use self::write_connection::WriteConnection;
 use self::writer::{AppendRequest, Condition, Reply, Writer};
 use crate::contract::{
     AppendResult, EventQuery, EventStore, EventStoreError, NewEvent, QueryResult, ReadOptions,
@@ -65,7 +67,8 @@ struct Handles {
     /// `None` when read-only.
     appends: Option<Sender<AppendRequest>>,
     reads: Readers,
-    inline: InlineReader,
+    /// `None` when read-only.
+    inline: Option<InlineReader>,
     shared: Arc<Shared>,
 }
 
@@ -100,7 +103,8 @@ impl SqliteStore {
             tail: Tail::new(0),
             catalog: Catalog::default(),
         });
-        let inline = InlineReader::new(shared.database.connect_for_reading()?);
+        let connection = connection.map(|connection| Arc::new(WriteConnection::new(connection)));
+        let inline = connection.clone().map(InlineReader::new);
         let versions = Arc::new(ContextVersions::default());
         let (reads, mut threads) = readers::start(&shared)?;
         let mut appends = None;
@@ -172,7 +176,7 @@ impl SqliteStore {
     ) -> Option<T> {
         let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
         let handles = handles.as_ref()?;
-        handles.inline.read(&handles.shared, read)
+        handles.inline.as_ref()?.read(&handles.shared, read)
     }
 
     /// What queries have found lately, for the conditions that will follow them.
@@ -250,7 +254,7 @@ impl SqliteStore {
 
 fn start_writing(
     shared: &Arc<Shared>,
-    connection: rusqlite::Connection,
+    connection: Arc<WriteConnection>,
     versions: &Arc<ContextVersions>,
     threads: &mut Vec<JoinHandle<()>>,
 ) -> Result<Sender<AppendRequest>> {

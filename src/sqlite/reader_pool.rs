@@ -17,9 +17,14 @@ pub(super) struct ReaderPool<J> {
     state: Mutex<State<J>>,
 }
 
+/// A moment in the order of submissions: what was submitted before it has a lower one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(u64);
+
 #[derive(Debug)]
 struct State<J> {
-    jobs: VecDeque<J>,
+    jobs: VecDeque<(Moment, J)>,
+    now: Moment,
     /// The last one has worked last.
     idle: Vec<Arc<Idle<J>>>,
     ended: bool,
@@ -40,6 +45,7 @@ impl<J> Default for ReaderPool<J> {
     fn default() -> Self {
         let state = State {
             jobs: VecDeque::new(),
+            now: Moment(0),
             idle: Vec::new(),
             ended: false,
         };
@@ -57,7 +63,11 @@ impl<J> ReaderPool<J> {
             return Err(job);
         }
         match state.idle.pop() {
-            None => state.jobs.push_back(job),
+            None => {
+                let now = state.now;
+                state.jobs.push_back((now, job));
+                state.now = Moment(now.0 + 1);
+            }
             Some(idle) => {
                 drop(state);
                 *lock(&idle.job) = Some(job);
@@ -67,12 +77,23 @@ impl<J> ReaderPool<J> {
         Ok(())
     }
 
-    /// Returns the next job for this thread; `None` when the pool has ended and all jobs are taken.
-    pub(super) fn next(&self) -> Option<J> {
+    /// Returns the next queued job if it was submitted before `moment`.
+    pub(super) fn next_before(&self, moment: Moment) -> Option<J> {
+        let mut state = lock(&self.state);
+        let (submitted, _) = state.jobs.front()?;
+        if *submitted >= moment {
+            return None;
+        }
+        state.jobs.pop_front().map(|(_, job)| job)
+    }
+
+    /// Returns the next job for this thread, and the moment after which no job has been submitted yet;
+    /// `None` when the pool has ended and all jobs are taken.
+    pub(super) fn next(&self) -> Option<(J, Moment)> {
         let idle = {
             let mut state = lock(&self.state);
-            if let Some(job) = state.jobs.pop_front() {
-                return Some(job);
+            if let Some((_, job)) = state.jobs.pop_front() {
+                return Some((job, state.now));
             }
             if state.ended {
                 return None;
@@ -94,7 +115,8 @@ impl<J> ReaderPool<J> {
             }
         }
         // Woken without a job: the pool has ended, and its queue was empty then.
-        lock(&idle.job).take()
+        let job = lock(&idle.job).take()?;
+        Some((job, lock(&self.state).now))
     }
 
     /// Lets the threads finish what is queued and end.

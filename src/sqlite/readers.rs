@@ -67,7 +67,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<(Readers, Vec<JoinHandle<()>
 fn serve(shared: &Shared, pool: &ReaderPool<ReadJob>) {
     shared.database.enter_thread();
     let mut connection = None;
-    while let Some(job) = pool.next() {
+    while let Some((job, moment)) = pool.next() {
         // A connection is made when it is first needed, and made anew after a failure.
         if connection.is_none() {
             match shared.database.connect_for_reading() {
@@ -78,29 +78,39 @@ fn serve(shared: &Shared, pool: &ReaderPool<ReadJob>) {
                 }
             }
         }
+        // What was asked before the snapshot is taken may be answered from it, too.
+        let more = std::iter::from_fn(|| pool.next_before(moment));
         if let Some(made) = &connection
-            && !with_snapshot(shared, made, job)
+            && !with_snapshot(shared, made, std::iter::once(job).chain(more))
         {
             connection = None;
         }
     }
 }
 
-/// Runs a job in a read transaction. `false`: the connection is not to be trusted any more.
-fn with_snapshot(shared: &Shared, connection: &Connection, job: ReadJob) -> bool {
-    let mut job = Some(job);
-    let result = read_snapshot(shared, connection).map(|mut snapshot| {
-        if let Some(job) = job.take() {
-            job(Ok(&mut snapshot));
+/// Runs jobs in one read transaction, which is what a commit of another connection makes dear: it
+/// empties the page cache. `false`: the connection is not to be trusted any more.
+fn with_snapshot(
+    shared: &Shared,
+    connection: &Connection,
+    mut jobs: impl Iterator<Item = ReadJob>,
+) -> bool {
+    let failure = match read_snapshot(shared, connection) {
+        Ok(mut snapshot) => {
+            jobs.by_ref().for_each(|job| job(Ok(&mut snapshot)));
+            None
         }
-    });
+        Err(error) => Some(error),
+    };
     let ended = end_transaction(connection);
-    match (result, job) {
-        (Err(error), Some(job)) => {
-            job(Err(error));
+    match failure {
+        Some(error) => {
+            if let Some(job) = jobs.next() {
+                job(Err(error));
+            }
             false
         }
-        _ => ended.is_ok(),
+        None => ended.is_ok(),
     }
 }
 

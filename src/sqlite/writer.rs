@@ -15,6 +15,7 @@ use super::indexer;
 use super::readers::{Shared, catch_up};
 use super::snapshot::LogSnapshot;
 use super::tail::TailSegment;
+use super::write_connection::WriteConnection;
 use crate::contract::{AppendResult, EventStoreError};
 use crate::payload::{CompiledQuery, PreparedBatch};
 use crate::selection::{self, now_in_micros};
@@ -47,11 +48,11 @@ pub(super) struct Condition {
 }
 
 /// Work on the index that has to be done by the writer's connection.
-pub(super) type Maintenance = Box<dyn FnOnce(&mut Writer) + Send>;
+pub(super) type Maintenance = Box<dyn FnOnce(&Connection) + Send>;
 
 pub(super) struct Writer {
-    pub(super) shared: Arc<Shared>,
-    pub(super) connection: Connection,
+    shared: Arc<Shared>,
+    connection: Arc<WriteConnection>,
     versions: Arc<ContextVersions>,
     appends: Receiver<AppendRequest>,
     maintenance: Receiver<Maintenance>,
@@ -62,7 +63,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         shared: Arc<Shared>,
-        connection: Connection,
+        connection: Arc<WriteConnection>,
         versions: Arc<ContextVersions>,
         appends: Receiver<AppendRequest>,
         maintenance: Receiver<Maintenance>,
@@ -83,26 +84,28 @@ impl Writer {
     pub(super) fn run(mut self) {
         self.shared.database.enter_thread();
         let (appends, maintenance) = (self.appends.clone(), self.maintenance.clone());
+        // Merges that the last process left undone.
+        self.wake_indexer();
         loop {
             if self.shared.tail.backlog() > MOST_BACKLOG {
                 // Appends are faster than the indexer; a timeout in case it has failed for now.
                 self.wake_indexer();
                 if let Ok(work) = maintenance.recv_timeout(Duration::from_millis(100)) {
-                    work(&mut self);
+                    work(&self.connection.lock());
                     continue;
                 }
             }
             match next_task(&appends, &maintenance) {
                 Task::Append(request) => self.commit_waiting(request),
-                Task::Maintain(work) => work(&mut self),
+                Task::Maintain(work) => work(&self.connection.lock()),
                 Task::End => break,
             }
         }
         self.wake_indexer = None;
         for work in &maintenance {
-            work(&mut self);
+            work(&self.connection.lock());
         }
-        if let Err(error) = indexer::index_rest(&mut self) {
+        if let Err(error) = indexer::index_rest(&self.shared, &self.connection.lock()) {
             // The next one to open the file does it.
             tracing::warn!(%error, "the newest events could not be indexed");
         }
@@ -124,6 +127,7 @@ impl Writer {
         for request in &mut group {
             request.share = None;
         }
+        // The connection is free again before anyone learns the outcome and reads.
         match self.commit(group.make_contiguous()) {
             Ok(verdicts) => answer(group, verdicts),
             Err(CommitError::NothingTried(error) | CommitError::Commit(error)) => {
@@ -163,17 +167,22 @@ impl Writer {
 
     /// Gives each request its verdict in order, the later ones seeing the earlier ones, and commits.
     fn commit(
-        &mut self,
+        &self,
         group: &[AppendRequest],
     ) -> std::result::Result<Vec<Result<AppendResult>>, CommitError> {
-        execute(&self.connection, "BEGIN IMMEDIATE").map_err(CommitError::NothingTried)?;
-        let decided = self.decide(group).and_then(|verdicts| {
-            execute(&self.connection, "COMMIT").map_err(CommitError::Commit)?;
+        let connection = self.connection.lock();
+        execute(&connection, "BEGIN IMMEDIATE").map_err(CommitError::NothingTried)?;
+        let decided = self.decide(&connection, group).and_then(|verdicts| {
+            execute(&connection, "COMMIT").map_err(CommitError::Commit)?;
             Ok(verdicts)
         });
-        if decided.is_err() && !self.connection.is_autocommit() {
-            let _ = execute(&self.connection, "ROLLBACK");
+        if decided.is_err() && !connection.is_autocommit() {
+            let _ = execute(&connection, "ROLLBACK");
         }
+        let decided = decided.map_err(|error| match error {
+            CommitError::Commit(error) => CommitError::Commit(settle(&connection, error)),
+            other => other,
+        });
         if let Ok(verdicts) = &decided {
             let committed = group.iter().zip(verdicts);
             for (request, verdict) in committed {
@@ -190,10 +199,13 @@ impl Writer {
 
     fn decide(
         &self,
+        connection: &Connection,
         group: &[AppendRequest],
     ) -> std::result::Result<Vec<Result<AppendResult>>, CommitError> {
         let conditional = group.iter().any(|request| request.condition.is_some());
-        let mut snapshot = self.snapshot().map_err(CommitError::NothingTried)?;
+        let mut snapshot = self
+            .snapshot(connection)
+            .map_err(CommitError::NothingTried)?;
         // What this group has appended so far; only conditions look at it.
         let appended = Arc::new(TailSegment::new(snapshot.head));
         if conditional {
@@ -212,7 +224,7 @@ impl Writer {
                     Err(error) => return Err(CommitError::Request(error)),
                 }
             }
-            let result = insert(&self.connection, snapshot.head + 1, &request.batch)
+            let result = insert(connection, snapshot.head + 1, &request.batch)
                 .map_err(CommitError::Request)?;
             snapshot.head = result.last_sequence_number;
             if conditional {
@@ -227,11 +239,11 @@ impl Writer {
     }
 
     /// The log inside the running transaction, with the tail up to its head.
-    fn snapshot(&self) -> Result<LogSnapshot<'_>> {
+    fn snapshot<'c>(&self, connection: &'c Connection) -> Result<LogSnapshot<'c>> {
         loop {
-            let (runs, head) = self.shared.catalog.load(&self.connection)?;
+            let (runs, head) = self.shared.catalog.load(connection)?;
             let tail = self.shared.tail.view();
-            let snapshot = LogSnapshot::new(&self.connection, head, runs, tail, None);
+            let snapshot = LogSnapshot::new(connection, head, runs, tail, None);
             if snapshot.covered_through() == head {
                 return Ok(snapshot);
             }
@@ -239,6 +251,28 @@ impl Writer {
             catch_up(&self.shared, &snapshot)?;
         }
     }
+}
+
+/// Finds out what became of a group whose commit has failed.
+///
+/// Its frames may stand in the write-ahead log all the same, and the next one to recover the log would
+/// take them for committed. Another commit puts its own frames in their place; only if that works is it
+/// certain that nothing was committed.
+fn settle(connection: &Connection, error: EventStoreError) -> EventStoreError {
+    let overwrite = || {
+        execute(connection, "BEGIN IMMEDIATE")?;
+        execute(connection, "UPDATE index_state SET generation = generation")?;
+        execute(connection, "COMMIT")
+    };
+    if overwrite().is_ok() {
+        return error;
+    }
+    if !connection.is_autocommit() {
+        let _ = execute(connection, "ROLLBACK");
+    }
+    EventStoreError::OutcomeUnknown(format!(
+        "the commit failed, and a crash now may still make it count: {error}"
+    ))
 }
 
 enum Task {

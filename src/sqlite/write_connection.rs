@@ -1,0 +1,39 @@
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+use rusqlite::Connection;
+
+/// The one connection that writes. The caller's own thread may read with it while the writer rests: its
+/// page cache is the only one that this store's commits leave warm.
+#[derive(Debug)]
+pub(super) struct WriteConnection(Mutex<Connection>);
+
+impl WriteConnection {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self(Mutex::new(connection))
+    }
+
+    /// Waits for the connection; it is in no transaction.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
+        let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        leave_transaction(&connection);
+        connection
+    }
+
+    /// Takes the connection if nobody uses it; it is in no transaction.
+    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Connection>> {
+        let connection = match self.0.try_lock() {
+            Ok(connection) => connection,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        leave_transaction(&connection);
+        Some(connection)
+    }
+}
+
+/// A user that panicked, or whose `COMMIT` failed, may have left one open.
+fn leave_transaction(connection: &Connection) {
+    if !connection.is_autocommit() {
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+}
