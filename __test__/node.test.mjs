@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 
 import * as esm from '../index.js'
-import { event, stores, temporaryFolder } from './stores.mjs'
+import { collect, event, stores, temporaryFolder } from './stores.mjs'
 
 const program = fileURLToPath(new URL('processes/run.mjs', import.meta.url))
 
@@ -70,5 +70,23 @@ describe.each(stores)('the $name store', ({ create }) => {
     expect(records).toHaveLength(20_000)
     // 20 MB come as pages of about 256 KiB, and the loop turns between them.
     expect(turns).toBeGreaterThan(10)
+  })
+
+  test('hands out many results in turns of the event loop', async () => {
+    const store = create()
+    const batch = Array.from({ length: 1000 }, () => event('many', 'x'.repeat(300)))
+    for (let n = 0; n < 4; n++) await store.append(batch)
+    let turns = 0
+    let over = false
+    const count = () => {
+      turns++
+      if (!over) setImmediate(count)
+    }
+    setImmediate(count)
+    const reads = Array.from({ length: 12 }, () => collect(store.read()))
+    for (const records of await Promise.all(reads)) expect(records).toHaveLength(4000)
+    over = true
+    // Together they are 17 MB.
+    expect(turns).toBeGreaterThan(8)
   })
 })

@@ -168,3 +168,29 @@ test('another handle that closes takes nothing away', async () => {
   expect(numbersOf(await collect(first.read()))).toEqual([1, 2, 3])
   expect(statSync(path).size).toBeGreaterThan(0)
 })
+
+test('a damaged payload fails the read that meets it, and nothing else', async () => {
+  for (const damage of ['{"mark":"abc"', '1,9,"x","abc"']) {
+    const path = join(temporaryFolder(), 'store.db')
+    const before = await FactstrSqliteStore.open(path)
+    await before.append([event('a', { mark: 'abc' })])
+    await before.append([event('b', { fine: true })])
+    await before.close()
+    const file = readFileSync(path)
+    const at = file.indexOf('{"mark":"abc"}')
+    file.write(damage.padEnd(14), at, 'latin1')
+    writeFileSync(path, file)
+
+    const store = closing(await FactstrSqliteStore.open(path))
+    const [query, read, append, other] = await Promise.all([
+      rejection(store.query()),
+      rejection(collect(store.read())),
+      store.append(one),
+      store.query(having({ fine: true }))
+    ])
+    expect(query).toMatchObject({ name: 'FactstrError', code: 'BackendFailure' })
+    expect(read).toMatchObject({ name: 'FactstrError', code: 'BackendFailure' })
+    expect(append.last_sequence_number).toBe(3n)
+    expect(numbersOf(other.event_records)).toEqual([2])
+  }
+})

@@ -6,10 +6,12 @@ import { fileURLToPath } from 'node:url'
 
 import { onTestFinished } from 'vitest'
 
-/** Starts a script of this folder; it is killed when the test is over. */
+/** Starts a script of this folder; it is killed when the test is over. Options may stand last. */
 export function start(script, ...args) {
+  const options = typeof args.at(-1) === 'object' ? args.pop() : {}
   const child = fork(fileURLToPath(new URL(script, import.meta.url)), args, {
-    stdio: ['ignore', 'pipe', 'inherit', 'ipc']
+    stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
+    ...options
   })
   onTestFinished(() => {
     child.kill('SIGKILL')

@@ -261,7 +261,8 @@ impl Writer {
 fn settle(connection: &Connection, error: EventStoreError) -> EventStoreError {
     let overwrite = || {
         execute(connection, "BEGIN IMMEDIATE")?;
-        execute(connection, "UPDATE index_state SET generation = generation")?;
+        // A row that stays the same would not be written.
+        execute(connection, "UPDATE index_state SET generation = generation + 1")?;
         execute(connection, "COMMIT")
     };
     if overwrite().is_ok() {
