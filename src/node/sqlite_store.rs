@@ -120,7 +120,24 @@ impl NativeSqliteStore {
 
     /// Reads one page.
     #[napi(catch_unwind)]
-    pub fn page(&self, id: f64, filters: String, options: PageOptions) {
+    #[allow(clippy::too_many_arguments)]
+    pub fn page(
+        &self,
+        id: f64,
+        filters: String,
+        after: f64,
+        before: f64,
+        backwards: bool,
+        max_rows: f64,
+        version: bool,
+    ) {
+        let options = PageOptions {
+            after,
+            before,
+            backwards,
+            max_rows,
+            version,
+        };
         let completions = self.completions.clone();
         let query = match CompiledQuery::from_json(&filters) {
             Ok(query) => query,
@@ -137,9 +154,17 @@ impl NativeSqliteStore {
         }));
     }
 
-    /// Reads one page at once if it is a short one; otherwise, or if anything is wrong, ask `page`.
+    /// Reads the first page of a query at once if it is a short one; otherwise, or if anything is wrong,
+    /// ask `page`.
     #[napi(catch_unwind)]
-    pub fn page_inline(&self, filters: String, options: PageOptions) -> Option<String> {
+    pub fn page_inline(&self, filters: String, after: f64, max_rows: f64) -> Option<String> {
+        let options = PageOptions {
+            after,
+            before: -1.0,
+            backwards: false,
+            max_rows,
+            version: true,
+        };
         let store = self.store.get()?;
         let query = CompiledQuery::from_json(&filters).ok()?;
         store.read_inline(|snapshot| {

@@ -1,11 +1,13 @@
 //! What a query, a read and a condition select from a snapshot: one meaning for every store.
 
 mod rows;
+mod time_text;
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 pub(crate) use rows::{PAGE_BYTES, RecordSink, RowSink, now_in_micros, occurred_at_from_micros};
+pub(crate) use time_text::TimeText;
 
 use crate::contract::{EventStoreError, QueryResult, ReadOptions, ReadPage};
 use crate::index::{Cursor, PostingList};

@@ -262,7 +262,10 @@ fn settle(connection: &Connection, error: EventStoreError) -> EventStoreError {
     let overwrite = || {
         execute(connection, "BEGIN IMMEDIATE")?;
         // A row that stays the same would not be written.
-        execute(connection, "UPDATE index_state SET generation = generation + 1")?;
+        execute(
+            connection,
+            "UPDATE index_state SET generation = generation + 1",
+        )?;
         execute(connection, "COMMIT")
     };
     if overwrite().is_ok() {
