@@ -1,6 +1,6 @@
 //! Writing: one thread, one connection, one commit for all that is waiting.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use super::tail::TailSegment;
 use super::write_connection::WriteConnection;
 use crate::contract::{AppendResult, EventStoreError};
 use crate::payload::{CompiledQuery, PreparedBatch};
-use crate::selection::{self, now_in_micros};
+use crate::selection::{self, KnownVersion, now_in_micros};
 
 /// One commit takes at most this many requests and about this many bytes.
 const GROUP_REQUESTS: usize = 1_024;
@@ -211,17 +211,24 @@ impl Writer {
         if conditional {
             snapshot.tail.push(appended.clone());
         }
+        // What this group has found out. It is true in this transaction only, so nobody else may know it.
+        let mut found = HashMap::new();
         let mut verdicts = Vec::with_capacity(group.len());
         for request in group {
             if let Some(Condition { query, expected }) = &request.condition {
-                let known = self.versions.known(query);
-                match selection::check_context(&mut snapshot, query, *expected, known) {
-                    Ok(()) => {}
-                    Err(conflict @ EventStoreError::ConditionalAppendConflict { .. }) => {
-                        verdicts.push(Err(conflict));
-                        continue;
-                    }
-                    Err(error) => return Err(CommitError::Request(error)),
+                let known = found.get(query.text()).copied();
+                let known = known.or_else(|| self.versions.known(query));
+                let checked = selection::check_context(&mut snapshot, query, *expected, known);
+                let version = match &checked {
+                    Ok(()) => *expected,
+                    Err(EventStoreError::ConditionalAppendConflict { actual, .. }) => *actual,
+                    Err(error) => return Err(CommitError::Request(error.clone())),
+                };
+                let head = snapshot.head;
+                found.insert(query.text(), KnownVersion { version, head });
+                if let Err(conflict) = checked {
+                    verdicts.push(Err(conflict));
+                    continue;
                 }
             }
             let result = insert(connection, snapshot.head + 1, &request.batch)
