@@ -84,16 +84,16 @@ async function bystanders(folder, { rounds, seconds }) {
   const results = { none: [], many: [] }
   for (let round = 0; round < rounds; round++) {
     results.none.push(await rate(flight, seconds))
-    const streams = []
+    const running = []
     for (let at = 0; at < 100; at++) {
       const filter = {
         event_types: [TYPES[at % TYPES.length]],
         payload_predicates: [{ item_id: `nobody-${at}` }]
       }
-      streams.push(await store.streamTo({ filters: [filter] }, () => {}))
+      running.push(await store.streamTo({ filters: [filter] }, () => {}))
     }
     results.many.push(await rate(flight, seconds))
-    for (const stream of streams) await stream.unsubscribe()
+    for (const stream of running) await stream.unsubscribe()
   }
   const [none, many] = [median(results.none), median(results.many)]
   report('64 appends in flight beside 100 live streams of other events', {
