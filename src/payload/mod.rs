@@ -9,12 +9,14 @@ mod culprit;
 mod facet;
 mod matching;
 mod query;
+mod value;
 
 pub(crate) use batch::PreparedBatch;
 pub(crate) use facet::Facet;
 #[cfg(feature = "sqlite")]
 pub(crate) use facet::stored_facets;
 pub(crate) use query::{CompiledFilter, CompiledQuery};
+pub(crate) use value::parse_value;
 
 /// The largest payload, in bytes of JSON text.
 pub(crate) const MAX_PAYLOAD_BYTES: usize = 16 * 1024 * 1024;

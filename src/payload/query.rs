@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::culprit::{NUL_REFUSED, find_culprit, reason};
 use super::facet::{Facet, Path, event_type_facet, required_facets};
 use super::matching::Predicate;
+use super::value::parse_value;
 use super::{MAX_DEPTH, MAX_PAYLOAD_BYTES};
 use crate::contract::{EventFilter, EventQuery, EventStoreError};
 
@@ -55,7 +56,7 @@ impl CompiledQuery {
             )));
         }
         // A predicate stands three levels below the filters: in a list, in a filter, in the list.
-        let filters = match serde_json::from_str::<Value>(text) {
+        let filters = match parse_value(text) {
             Ok(filters) if !text.contains("\\u0000") && nested_within(&filters, MAX_DEPTH + 3) => {
                 filters
             }
