@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::culprit::{NUL_REFUSED, find_culprit, reason};
 use super::facet::{Facet, collect_facets, event_type_facet};
-use super::{MAX_DEPTH, MAX_EVENT_TYPE_BYTES, MAX_PAYLOAD_BYTES};
+use super::{MAX_DEPTH, MAX_EVENT_TYPE_BYTES, MAX_PAYLOAD_BYTES, refuse_arbitrary_precision};
 use crate::contract::{EventStoreError, NewEvent};
 
 /// Events that keep every limit of the contract, at least one.
@@ -41,6 +41,7 @@ pub(crate) struct PreparedEvent<'b> {
 impl PreparedBatch {
     /// Checks events of the Rust API.
     pub(crate) fn from_events(new_events: &[NewEvent]) -> Result<Self, EventStoreError> {
+        refuse_arbitrary_precision()?;
         let mut batch = BatchBuilder::default();
         for event in new_events {
             let payload = serde_json::to_string(&event.payload)

@@ -53,6 +53,12 @@ impl Predicate {
     }
 }
 
+/// Whether the parser hands over numbers as such.
+pub(super) fn numbers_are_numbers() -> bool {
+    let one = Predicate::Number(Number::Natural(1));
+    one.matches("1") && one.matches("1.0")
+}
+
 /// Consumes one value of the input and tells whether the predicate matches it.
 struct Matcher<'p> {
     predicate: &'p Predicate,

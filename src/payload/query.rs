@@ -8,7 +8,7 @@ use super::culprit::{NUL_REFUSED, find_culprit, reason};
 use super::facet::{Facet, Path, event_type_facet, required_facets};
 use super::matching::Predicate;
 use super::value::parse_value;
-use super::{MAX_DEPTH, MAX_PAYLOAD_BYTES};
+use super::{MAX_DEPTH, MAX_PAYLOAD_BYTES, refuse_arbitrary_precision};
 use crate::contract::{EventFilter, EventQuery, EventStoreError};
 
 /// The filters of a query, without its cursor.
@@ -39,6 +39,7 @@ struct CompiledPredicate {
 impl CompiledQuery {
     /// Checks a query of the Rust API.
     pub(crate) fn from_query(query: &EventQuery) -> Result<Self, EventStoreError> {
+        refuse_arbitrary_precision()?;
         let filters = query.filters.as_deref().unwrap_or_default();
         let text = serde_json::to_string(&filters.iter().map(filter_to_json).collect::<Vec<_>>())
             .map_err(|error| EventStoreError::InvalidQuery(error.to_string()))?;

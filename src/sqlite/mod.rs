@@ -39,7 +39,7 @@ use crate::contract::{
     AppendResult, EventQuery, EventStore, EventStoreError, NewEvent, QueryResult, ReadOptions,
     ReadPage,
 };
-use crate::payload::{CompiledQuery, PreparedBatch};
+use crate::payload::{CompiledQuery, PreparedBatch, refuse_arbitrary_precision};
 use crate::selection;
 
 pub(crate) use self::context_versions::ContextVersions;
@@ -94,6 +94,7 @@ impl SqliteStore {
     /// for a file of a newer format or of another program, which is left as it was, and with
     /// `BackendFailure` if the disk refuses.
     pub fn open_with(path: impl AsRef<Path>, options: SqliteStoreOptions) -> Result<Self> {
+        refuse_arbitrary_precision()?;
         let (database, connection) = Database::open(path.as_ref(), options)?;
         if let Some(connection) = &connection {
             indexer::index_backlog(connection)?;
