@@ -326,3 +326,36 @@ async fn handles_see_each_others_runs() {
     one.close().await.unwrap();
     two.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn every_call_of_close_waits_for_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let store = Arc::new(SqliteStore::open(&path).unwrap());
+    let appends: Vec<_> = (0..40)
+        .map(|n| {
+            let store = store.clone();
+            let batch = (0..2_000).map(|k| NewEvent::new("n", json!({ "n": n, "k": k })));
+            let batch = batch.collect();
+            tokio::spawn(async move { store.append(batch).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let closes: Vec<_> = (0..4)
+        .map(|_| {
+            let (store, path) = (store.clone(), path.clone());
+            tokio::spawn(async move {
+                store.close().await.unwrap();
+                // The last connection takes the log of SQLite away.
+                path.with_extension("db-wal").exists()
+            })
+        })
+        .collect();
+    for close in closes {
+        assert!(!close.await.unwrap());
+    }
+    for append in appends {
+        drop(append.await.unwrap());
+    }
+    store.close().await.unwrap();
+}

@@ -13,13 +13,14 @@ mod readers;
 mod runs;
 mod snapshot;
 mod tail;
+mod threads;
 mod write_connection;
 mod writer;
 
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
 use async_trait::async_trait;
@@ -33,6 +34,7 @@ use self::inline_reader::InlineReader;
 use self::readers::{ReadJob, Readers, Shared};
 use self::runs::Catalog;
 use self::tail::Tail;
+use self::threads::Threads;
 use self::write_connection::WriteConnection;
 use self::writer::{AppendRequest, Condition, Reply, Writer};
 use crate::contract::{
@@ -57,7 +59,7 @@ const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 pub struct SqliteStore {
     /// `None` once closed.
     handles: RwLock<Option<Handles>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Threads,
     versions: Arc<ContextVersions>,
     queue_share: Arc<Semaphore>,
 }
@@ -119,7 +121,7 @@ impl SqliteStore {
                 inline,
                 shared,
             })),
-            threads: Mutex::new(threads),
+            threads: Threads::new(threads),
             versions,
             queue_share: Arc::new(Semaphore::new(QUEUE_BYTES)),
         })
@@ -195,27 +197,10 @@ impl SqliteStore {
         );
     }
 
-    /// Calls `done` when everything is finished and released.
+    /// Calls `done` when everything is finished and released, however often it is called.
     pub(crate) fn close_then(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
         self.begin_close();
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        let threads = std::mem::take(&mut *threads);
-        let finish = move || {
-            let panicked = threads
-                .into_iter()
-                .map(JoinHandle::join)
-                .any(|end| end.is_err());
-            done(if panicked {
-                Err(EventStoreError::BackendFailure(
-                    "a thread of the store panicked".to_owned(),
-                ))
-            } else {
-                Ok(())
-            });
-        };
-        let waiter = thread::Builder::new().name("factstr-close".to_owned());
-        // Without a thread to wait in, the threads still end by themselves.
-        let _ = waiter.spawn(finish);
+        self.threads.when_ended(done);
     }
 
     async fn append_checked(
