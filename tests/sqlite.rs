@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
 
+use std::fmt::Debug;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use factstr::{
-    EventFilter, EventQuery, EventStore, EventStoreError, NewEvent, SqliteStore, SqliteStoreOptions,
+    EventFilter, EventQuery, EventStore, EventStoreError, NewEvent, ReadOptions, SqliteStore,
+    SqliteStoreOptions,
 };
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -325,6 +327,147 @@ async fn handles_see_each_others_runs() {
     }
     one.close().await.unwrap();
     two.close().await.unwrap();
+}
+
+fn read_only() -> SqliteStoreOptions {
+    SqliteStoreOptions {
+        read_only: true,
+        ..SqliteStoreOptions::default()
+    }
+}
+
+/// Appends numbered events and closes the store.
+async fn fill(path: &Path, events: u64) {
+    let store = SqliteStore::open(path).unwrap();
+    for batch in (1..=events).collect::<Vec<_>>().chunks(10_000) {
+        let batch = batch
+            .iter()
+            .map(|n| NewEvent::new("n", json!({ "n": n, "third": n % 3 })))
+            .collect();
+        store.append(batch).await.unwrap();
+    }
+    store.close().await.unwrap();
+}
+
+fn tamper(path: &Path, sql: &str) {
+    Connection::open(path).unwrap().execute_batch(sql).unwrap();
+}
+
+#[track_caller]
+fn assert_fails(result: Result<impl Debug, EventStoreError>, path: &Path, says: &str) {
+    let error = result.unwrap_err();
+    assert_eq!(error.code(), "BackendFailure", "{error}");
+    let message = error.to_string();
+    assert!(message.contains(&path.display().to_string()), "{message}");
+    assert!(message.contains(says), "{message}");
+}
+
+#[tokio::test]
+async fn a_log_that_has_lost_its_end_is_refused_untouched() {
+    for (events, kept) in [(5_000, 100), (5_000, 0), (20_000, 100), (90_000, 60_000)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        fill(&path, events).await;
+        tamper(
+            &path,
+            &format!("DELETE FROM events WHERE sequence_number > {kept}"),
+        );
+        let before = fs::read(&path).unwrap();
+        for options in [SqliteStoreOptions::default(), read_only()] {
+            let opened = SqliteStore::open_with(&path, options);
+            assert_fails(opened, &path, &format!("the log ends with event {kept}"));
+        }
+        assert!(fs::read(&path).unwrap() == before);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_loses_its_end_in_use_fails_every_operation() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    fill(&path, 5_000).await;
+    let store = SqliteStore::open(&path).unwrap();
+    tamper(&path, "DELETE FROM events WHERE sequence_number > 100");
+    let says = "the log ends with event 100";
+    let all = EventQuery::all();
+    let event = || vec![NewEvent::new("n", json!(1))];
+    assert_fails(store.query(&all).await, &path, says);
+    assert_fails(store.head_sequence_number().await, &path, says);
+    assert_fails(store.append(event()).await, &path, says);
+    assert_fails(store.append_if(event(), &all, None).await, &path, says);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_index_is_reported() {
+    let damages = [
+        ("DROP TABLE index_state", "index_state"),
+        ("DELETE FROM index_state", "index_state"),
+        ("UPDATE index_state SET indexed_through = -1", ""),
+        ("UPDATE index_state SET indexed_through = 1", "runs"),
+        ("DELETE FROM facet_runs", "runs"),
+        (
+            "UPDATE facet_runs SET first_sequence_number = 2 WHERE run_id = 1",
+            "runs",
+        ),
+        ("UPDATE facet_runs SET fences = x'00'", "fences"),
+        ("DELETE FROM facet_blocks", "block"),
+        ("UPDATE facet_blocks SET entries = x''", "block"),
+        ("UPDATE facet_blocks SET entries = 'text'", ""),
+    ];
+    for (damage, says) in damages {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        fill(&path, 5_000).await;
+        tamper(&path, damage);
+        let third = EventQuery::all().with_filters([
+            EventFilter::default().with_payload_predicates([json!({ "third": 1 })])
+        ]);
+        for options in [SqliteStoreOptions::default(), read_only()] {
+            match SqliteStore::open_with(&path, options) {
+                Ok(store) => {
+                    assert_fails(store.query(&third).await, &path, says);
+                    store.close().await.unwrap();
+                }
+                failed => assert_fails(failed, &path, says),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn damaged_events_are_reported() {
+    let damages = [
+        "payload = '{\"n\":'",
+        "payload = x'ff'",
+        "payload = CAST(x'22ff22' AS TEXT)",
+        "event_type = x'00'",
+    ];
+    for damage in damages {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        fill(&path, 5_000).await;
+        let damage = format!("UPDATE events SET {damage} WHERE sequence_number = 3");
+        tamper(&path, &damage);
+        let store = SqliteStore::open(&path).unwrap();
+        let named = EventQuery::for_event_types(["n"]);
+        for query in [EventQuery::all(), named] {
+            assert_fails(store.query(&query).await, &path, "event 3");
+        }
+        // The rest can still be read.
+        let rest = EventQuery::all().with_min_sequence_number(3);
+        let page = store.read(&rest, ReadOptions::default()).await.unwrap();
+        assert_eq!(page.event_records[0].sequence_number, 4);
+        store.close().await.unwrap();
+    }
+    // An index that knows an event which is gone.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    fill(&path, 5_000).await;
+    tamper(&path, "DELETE FROM events WHERE sequence_number = 3");
+    let store = SqliteStore::open(&path).unwrap();
+    let named = EventQuery::for_event_types(["n"]);
+    assert_fails(store.query(&named).await, &path, "event 3 is missing");
 }
 
 #[tokio::test]

@@ -147,11 +147,10 @@ impl NativeSqliteStore {
             return completions.push(id, Answer::Failed(EventStoreError::StoreClosed));
         };
         let versions = store.versions().clone();
-        store.submit_read(Box::new(move |snapshot| {
-            let page = snapshot
-                .and_then(|snapshot| take(snapshot, &query, options, PAGE_BYTES, &versions));
-            completions.push(id, page.map_or_else(Answer::Failed, Answer::Page));
-        }));
+        store.submit_read(
+            move |snapshot| take(snapshot, &query, options, PAGE_BYTES, &versions),
+            move |page| completions.push(id, page.map_or_else(Answer::Failed, Answer::Page)),
+        );
     }
 
     /// Reads the first page of a query at once if it is a short one; otherwise, or if anything is wrong,
@@ -185,10 +184,10 @@ impl NativeSqliteStore {
         let Some(store) = self.store.get() else {
             return completions.push(id, Answer::Failed(EventStoreError::StoreClosed));
         };
-        store.submit_read(Box::new(move |snapshot| {
-            let head = snapshot.map(|snapshot| Some(snapshot.head).filter(|&head| head > 0));
-            completions.push(id, head.map_or_else(Answer::Failed, Answer::Number));
-        }));
+        store.submit_read(
+            |snapshot| Ok(Some(snapshot.head).filter(|&head| head > 0)),
+            move |head| completions.push(id, head.map_or_else(Answer::Failed, Answer::Number)),
+        );
     }
 
     /// Finishes what is queued, and releases everything.

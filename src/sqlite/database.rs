@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf, absolute};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::contract::EventStoreError;
 /// Where a store's file is and how its connections are made.
 #[derive(Debug, Clone)]
 pub(super) struct Database {
-    path: PathBuf,
+    pub(super) path: Arc<Path>,
     pub(super) options: SqliteStoreOptions,
 }
 
@@ -28,22 +29,15 @@ const READER_CACHE: i64 = 32_768;
 const STATEMENTS: usize = 64;
 
 impl Database {
-    /// Checks the path, creates what is missing, brings the format up to date, and returns the
-    /// writer's connection (`None` when read-only).
-    pub(super) fn open(
-        path: &Path,
-        options: SqliteStoreOptions,
-    ) -> Result<(Self, Option<Connection>)> {
-        let path = checked_path(path)?;
-        let database = Self { path, options };
-        let writer = database
-            .prepare()
-            .map_err(|error| error.at(&database.path.display().to_string()))?;
-        Ok((database, writer))
+    /// Checks the path. Touches nothing.
+    pub(super) fn new(path: &Path, options: SqliteStoreOptions) -> Result<Self> {
+        let path = checked_path(path)?.into();
+        Ok(Self { path, options })
     }
 
-    /// The part of `open` whose failures get the path.
-    fn prepare(&self) -> Result<Option<Connection>> {
+    /// Creates what is missing, brings the format up to date, and returns the writer's connection
+    /// (`None` when read-only).
+    pub(super) fn open(&mut self) -> Result<Option<Connection>> {
         let options = &self.options;
         let exists = self.refuse_foreign_header()?;
         if options.read_only {

@@ -25,10 +25,10 @@ use std::thread::{self, JoinHandle};
 
 use async_trait::async_trait;
 use crossbeam_channel::Sender;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::database::Database;
-use self::failure::Result;
+use self::failure::{Result, guarded};
 use self::indexer::Indexer;
 use self::inline_reader::InlineReader;
 use self::readers::{ReadJob, Readers, Shared};
@@ -36,7 +36,7 @@ use self::runs::Catalog;
 use self::tail::Tail;
 use self::threads::Threads;
 use self::write_connection::WriteConnection;
-use self::writer::{AppendRequest, Condition, Reply, Writer};
+use self::writer::{AppendRequest, Condition, Writer};
 use crate::contract::{
     AppendResult, EventQuery, EventStore, EventStoreError, NewEvent, QueryResult, ReadOptions,
     ReadPage,
@@ -60,6 +60,7 @@ pub struct SqliteStore {
     /// `None` once closed.
     handles: RwLock<Option<Handles>>,
     threads: Threads,
+    path: Arc<Path>,
     versions: Arc<ContextVersions>,
     queue_share: Arc<Semaphore>,
 }
@@ -97,7 +98,14 @@ impl SqliteStore {
     /// `BackendFailure` if the disk refuses.
     pub fn open_with(path: impl AsRef<Path>, options: SqliteStoreOptions) -> Result<Self> {
         refuse_arbitrary_precision()?;
-        let (database, connection) = Database::open(path.as_ref(), options)?;
+        let database = Database::new(path.as_ref(), options)?;
+        let path = database.path.clone();
+        guarded(|| Self::start(database)).map_err(|error| error.at(&path))
+    }
+
+    fn start(mut database: Database) -> Result<Self> {
+        let path = database.path.clone();
+        let connection = database.open()?;
         if let Some(connection) = &connection {
             indexer::index_backlog(connection)?;
         }
@@ -106,6 +114,13 @@ impl SqliteStore {
             tail: Tail::new(0),
             catalog: Catalog::default(),
         });
+        // Whatever is wrong with the index is told now.
+        match &connection {
+            Some(connection) => shared.catalog.load(connection)?,
+            None => shared
+                .catalog
+                .load(&shared.database.connect_for_reading()?)?,
+        };
         let connection = connection.map(|connection| Arc::new(WriteConnection::new(connection)));
         let inline = connection.clone().map(InlineReader::new);
         let versions = Arc::new(ContextVersions::default());
@@ -122,6 +137,7 @@ impl SqliteStore {
                 shared,
             })),
             threads: Threads::new(threads),
+            path,
             versions,
             queue_share: Arc::new(Semaphore::new(QUEUE_BYTES)),
         })
@@ -135,15 +151,23 @@ impl SqliteStore {
         reply: impl FnOnce(Result<AppendResult>) + Send + 'static,
     ) {
         let condition = condition.map(|(query, expected)| Condition { query, expected });
-        self.queue(AppendRequest {
-            batch,
-            condition,
-            reply: Box::new(reply),
-            share: None,
-        });
+        self.queue(batch, condition, None, reply);
     }
 
-    fn queue(&self, request: AppendRequest) {
+    fn queue(
+        &self,
+        batch: PreparedBatch,
+        condition: Option<Condition>,
+        share: Option<OwnedSemaphorePermit>,
+        reply: impl FnOnce(Result<AppendResult>) + Send + 'static,
+    ) {
+        let path = self.path.clone();
+        let request = AppendRequest {
+            batch,
+            condition,
+            reply: Box::new(move |verdict| reply(verdict.map_err(|error| error.at(&path)))),
+            share,
+        };
         let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
         match handles.as_ref().map(|handles| handles.appends.as_ref()) {
             Some(Some(appends)) => {
@@ -158,8 +182,18 @@ impl SqliteStore {
         }
     }
 
-    /// Queues a read, which one of the reader threads runs on a snapshot.
-    pub(crate) fn submit_read(&self, job: ReadJob) {
+    /// Queues a read, which one of the reader threads runs on a snapshot. The reply is called by that
+    /// thread, or at once if there is none to ask.
+    pub(crate) fn submit_read<T>(
+        &self,
+        read: impl FnOnce(&mut LogSnapshot) -> Result<T> + Send + 'static,
+        reply: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        let path = self.path.clone();
+        let job: ReadJob = Box::new(move |snapshot| {
+            let answer = snapshot.and_then(|snapshot| guarded(|| read(snapshot)));
+            reply(answer.map_err(|error| error.at(&path)));
+        });
         let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
         match handles.as_ref() {
             Some(handles) => {
@@ -216,12 +250,8 @@ impl SqliteStore {
             .await
             .ok();
         let (reply, answer) = oneshot::channel();
-        let reply: Reply = Box::new(move |verdict| drop(reply.send(verdict)));
-        self.queue(AppendRequest {
-            batch,
-            condition,
-            reply,
-            share,
+        self.queue(batch, condition, share, move |verdict| {
+            drop(reply.send(verdict));
         });
         answer.await.unwrap_or(Err(EventStoreError::StoreClosed))
     }
@@ -231,9 +261,7 @@ impl SqliteStore {
         read: impl FnOnce(&mut LogSnapshot) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.submit_read(Box::new(move |snapshot| {
-            let _ = reply.send(snapshot.and_then(read));
-        }));
+        self.submit_read(read, move |result| drop(reply.send(result)));
         answer.await.unwrap_or(Err(EventStoreError::StoreClosed))
     }
 }
@@ -328,5 +356,31 @@ impl EventStore for SqliteStore {
         let (done, finished) = oneshot::channel();
         self.close_then(move |result| drop(done.send(result)));
         finished.await.unwrap_or(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::{LogSnapshot, Result, SqliteStore};
+
+    #[test]
+    fn a_panic_fails_the_read_that_met_it_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path().join("store.db")).unwrap();
+        let panicking = |_: &mut LogSnapshot| -> Result<u64> { panic!("on purpose") };
+        assert!(store.read_inline(panicking).is_none());
+        for _ in 0..8 {
+            let (reply, answer) = mpsc::channel();
+            store.submit_read(panicking, move |read| reply.send(read).unwrap());
+            let failed = answer.recv().unwrap().unwrap_err();
+            assert_eq!(failed.code(), "BackendFailure");
+            assert!(failed.to_string().contains("on purpose"), "{failed}");
+        }
+        let (reply, answer) = mpsc::channel();
+        let read = |snapshot: &mut LogSnapshot| Ok(snapshot.head);
+        store.submit_read(read, move |head| reply.send(head).unwrap());
+        assert_eq!(answer.recv().unwrap(), Ok(0));
     }
 }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, params};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::context_versions::ContextVersions;
-use super::failure::Result;
+use super::failure::{Result, guarded, shortened_log};
 use super::indexer;
 use super::readers::{Shared, catch_up};
 use super::snapshot::LogSnapshot;
@@ -91,24 +91,33 @@ impl Writer {
                 // Appends are faster than the indexer; a timeout in case it has failed for now.
                 self.wake_indexer();
                 if let Ok(work) = maintenance.recv_timeout(Duration::from_millis(100)) {
-                    work(&self.connection.lock());
+                    self.maintain(work);
                     continue;
                 }
             }
             match next_task(&appends, &maintenance) {
                 Task::Append(request) => self.commit_waiting(request),
-                Task::Maintain(work) => work(&self.connection.lock()),
+                Task::Maintain(work) => self.maintain(work),
                 Task::End => break,
             }
         }
         self.wake_indexer = None;
         for work in &maintenance {
-            work(&self.connection.lock());
+            self.maintain(work);
         }
-        if let Err(error) = indexer::index_rest(&self.shared, &self.connection.lock()) {
+        let rest = guarded(|| indexer::index_rest(&self.shared, &self.connection.lock()));
+        if let Err(error) = rest {
             // The next one to open the file does it.
             tracing::warn!(%error, "the newest events could not be indexed");
         }
+    }
+
+    /// The indexer, which waits for it, learns of a failure by itself.
+    fn maintain(&self, work: Maintenance) {
+        let _ = guarded(|| {
+            work(&self.connection.lock());
+            Ok(())
+        });
     }
 
     /// Commits a request with all that is waiting behind it.
@@ -172,7 +181,9 @@ impl Writer {
     ) -> std::result::Result<Vec<Result<AppendResult>>, CommitError> {
         let connection = self.connection.lock();
         execute(&connection, "BEGIN IMMEDIATE").map_err(CommitError::NothingTried)?;
-        let decided = self.decide(&connection, group).and_then(|verdicts| {
+        let decided = guarded(|| Ok(self.decide(&connection, group)));
+        let decided = decided.unwrap_or_else(|bug| Err(CommitError::Request(bug)));
+        let decided = decided.and_then(|verdicts| {
             execute(&connection, "COMMIT").map_err(CommitError::Commit)?;
             Ok(verdicts)
         });
@@ -251,8 +262,13 @@ impl Writer {
             let (runs, head) = self.shared.catalog.load(connection)?;
             let tail = self.shared.tail.view();
             let snapshot = LogSnapshot::new(connection, head, runs, tail, None);
-            if snapshot.covered_through() == head {
+            let covered = snapshot.covered_through();
+            if covered == head {
                 return Ok(snapshot);
+            }
+            if covered > head {
+                // Nothing but a commit makes the tail grow, and none is under way.
+                return Err(shortened_log(head, covered));
             }
             // Another process has appended since.
             catch_up(&self.shared, &snapshot)?;
