@@ -502,3 +502,39 @@ async fn every_call_of_close_waits_for_the_end() {
     }
     store.close().await.unwrap();
 }
+
+/// A file that is gone, or another one by its name, splits a store in two: what is appended to the
+/// one can't be found in the other.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_was_moved_away_takes_no_appends() {
+    let event = || vec![NewEvent::new("n", json!(1))];
+    for replaced in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let store = SqliteStore::open(&path).unwrap();
+        store.append(event()).await.unwrap();
+        for suffix in ["", "-wal", "-shm"] {
+            let file = folder.path().join(format!("store.db{suffix}"));
+            fs::rename(&file, folder.path().join(format!("moved.db{suffix}"))).unwrap();
+        }
+        let second = replaced.then(|| SqliteStore::open(&path).unwrap());
+        if let Some(second) = &second {
+            second.append([event(), event()].concat()).await.unwrap();
+        }
+        let says = "deleted or replaced";
+        assert_fails(store.append(event()).await, &path, says);
+        let all = EventQuery::all();
+        assert_fails(store.append_if(event(), &all, Some(1)).await, &path, says);
+        // No reader has looked at the file before.
+        assert_fails(store.query(&all).await, &path, says);
+        store.close().await.unwrap();
+        if let Some(second) = second {
+            second.append(event()).await.unwrap();
+            assert_eq!(second.head_sequence_number().await.unwrap(), Some(3));
+            second.close().await.unwrap();
+        }
+        let moved = SqliteStore::open(folder.path().join("moved.db")).unwrap();
+        assert_eq!(moved.head_sequence_number().await.unwrap(), Some(1));
+    }
+}

@@ -1,14 +1,17 @@
 //! Opening a file: paths, connections, and what has to be true before anything is written to it.
 
 use std::cell::Cell;
+use std::ffi::c_int;
 use std::fs::{self, File};
 use std::io::Read;
+#[cfg(unix)]
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf, absolute};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::failure::Result;
 use super::format;
@@ -19,6 +22,8 @@ use crate::contract::EventStoreError;
 #[derive(Debug, Clone)]
 pub(super) struct Database {
     pub(super) path: Arc<Path>,
+    /// Which file the path led to when the store was opened.
+    identity: OnceLock<Identity>,
     pub(super) options: SqliteStoreOptions,
 }
 
@@ -32,7 +37,11 @@ impl Database {
     /// Checks the path. Touches nothing.
     pub(super) fn new(path: &Path, options: SqliteStoreOptions) -> Result<Self> {
         let path = checked_path(path)?.into();
-        Ok(Self { path, options })
+        Ok(Self {
+            path,
+            identity: OnceLock::new(),
+            options,
+        })
     }
 
     /// Creates what is missing, brings the format up to date, and returns the writer's connection
@@ -64,6 +73,7 @@ impl Database {
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let mut connection = self.connect(flags, WRITER_CACHE)?;
+        self.refuse_other_file()?;
         retry_while_busy(options.busy_timeout, || {
             let mode: String =
                 connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -89,12 +99,29 @@ impl Database {
     }
 
     pub(super) fn connect_for_reading(&self) -> Result<Connection> {
-        if self.options.read_only {
-            return self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY, READER_CACHE);
-        }
-        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE, READER_CACHE)?;
+        let access = if self.options.read_only {
+            OpenFlags::SQLITE_OPEN_READ_ONLY
+        } else {
+            OpenFlags::SQLITE_OPEN_READ_WRITE
+        };
+        self.refuse_other_file()?;
+        let connection = self.connect(access, READER_CACHE)?;
         connection.pragma_update(None, "query_only", true)?;
+        // The first look opens the log file too, which is found by its path.
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        // Now the connection has the file of the path, and the path leads to the store's file.
+        refuse_moved(&connection)?;
+        self.refuse_other_file()?;
         Ok(connection)
+    }
+
+    /// Refuses to go on if the path leads to another file than the one that the store was opened with.
+    fn refuse_other_file(&self) -> Result<()> {
+        let found = identity_of(&self.path).map_err(|_| replaced())?;
+        if *self.identity.get_or_init(|| found) != found {
+            return Err(replaced());
+        }
+        Ok(())
     }
 
     fn connect(&self, flags: OpenFlags, cache: i64) -> Result<Connection> {
@@ -146,6 +173,47 @@ impl Database {
 
 fn invalid(message: String) -> EventStoreError {
     EventStoreError::InvalidOptions(message)
+}
+
+/// Tells a file from another one of the same name.
+type Identity = (u64, u64);
+
+#[cfg(unix)]
+fn identity_of(path: &Path) -> std::io::Result<Identity> {
+    fs::metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// Elsewhere a file that is open can be neither deleted nor replaced.
+#[cfg(not(unix))]
+fn identity_of(path: &Path) -> std::io::Result<Identity> {
+    fs::metadata(path).map(|_| (0, 0))
+}
+
+fn replaced() -> EventStoreError {
+    EventStoreError::BackendFailure(
+        "the file was deleted or replaced while the store was open".to_owned(),
+    )
+}
+
+/// Refuses a connection whose file is no longer where it was: nobody would find what is written to
+/// it. Costs a `stat`: half a microsecond.
+pub(super) fn refuse_moved(connection: &Connection) -> Result<()> {
+    let mut has_moved: c_int = 0;
+    // SAFETY: the handle belongs to an open connection of this thread, and the operation writes one
+    // integer. Where it is not known it writes nothing.
+    unsafe {
+        ffi::sqlite3_file_control(
+            connection.handle(),
+            c"main".as_ptr(),
+            ffi::SQLITE_FCNTL_HAS_MOVED,
+            (&raw mut has_moved).cast(),
+        );
+    }
+    if has_moved == 0 {
+        Ok(())
+    } else {
+        Err(replaced())
+    }
 }
 
 /// Refuses what SQLite would take for something else than a file.

@@ -10,6 +10,7 @@ use rusqlite::{Connection, params};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::context_versions::ContextVersions;
+use super::database::refuse_moved;
 use super::failure::{Result, guarded, shortened_log};
 use super::indexer;
 use super::readers::{Shared, catch_up};
@@ -180,7 +181,9 @@ impl Writer {
         group: &[AppendRequest],
     ) -> std::result::Result<Vec<Result<AppendResult>>, CommitError> {
         let connection = self.connection.lock();
-        execute(&connection, "BEGIN IMMEDIATE").map_err(CommitError::NothingTried)?;
+        refuse_moved(&connection)
+            .and_then(|()| execute(&connection, "BEGIN IMMEDIATE"))
+            .map_err(CommitError::NothingTried)?;
         let decided = guarded(|| Ok(self.decide(&connection, group)));
         let decided = decided.unwrap_or_else(|bug| Err(CommitError::Request(bug)));
         let decided = decided.and_then(|verdicts| {
