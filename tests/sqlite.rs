@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -168,42 +168,63 @@ fn a_migration_that_fails_leaves_the_file_as_it_was() {
     assert_eq!(dump(&connection), before);
 }
 
-#[test]
-fn foreign_and_newer_files_are_refused_untouched() {
+#[tokio::test]
+async fn foreign_and_newer_files_are_refused_untouched() {
+    let sqlite_files = [
+        ("newer", true, "PRAGMA user_version = 1000"),
+        ("unknown", true, "DELETE FROM store_metadata"),
+        ("broken", true, "UPDATE store_metadata SET value = 'x'"),
+        ("in part", true, "DROP TABLE append_batches"),
+        ("table", false, "CREATE TABLE events (x)"),
+        ("view", false, "CREATE VIEW v AS SELECT 1"),
+        (
+            "wal",
+            false,
+            "PRAGMA journal_mode = WAL; CREATE TABLE t (x)",
+        ),
+        ("id", false, "PRAGMA application_id = 7"),
+        ("version", false, "PRAGMA user_version = 7"),
+        (
+            "view in wal",
+            false,
+            "PRAGMA journal_mode = WAL; CREATE VIEW v AS SELECT 1",
+        ),
+    ];
+    let other_files: [(&str, &[u8]); 4] = [
+        ("one byte", b"x"),
+        ("text", b"SQLite format 2, and much more than a header"),
+        ("long text", &[b'x'; 10_000]),
+        (
+            "damaged",
+            &[b"SQLite format 3\0".as_slice(), &[7; 5_000]].concat(),
+        ),
+    ];
     let folder = tempfile::tempdir().unwrap();
-    let newer = folder.path().join("newer.db");
-    drop(SqliteStore::open(&newer).map(|store| runtime().block_on(store.close())));
-    let connection = Connection::open(&newer).unwrap();
-    connection.execute_batch("PRAGMA user_version = 3").unwrap();
-    drop(connection);
-
-    let foreign = folder.path().join("foreign.db");
-    Connection::open(&foreign)
-        .unwrap()
-        .execute_batch("CREATE TABLE events (x)")
-        .unwrap();
-
-    let text = folder.path().join("text.db");
-    fs::write(&text, "SQLite format 2, and much more than a header").unwrap();
-
-    let damaged = folder.path().join("damaged.db");
-    fs::write(
-        &damaged,
-        [b"SQLite format 3\0".as_slice(), &[7; 5_000]].concat(),
-    )
-    .unwrap();
-
-    for path in [newer, foreign, text, damaged] {
-        let before = fs::read(&path).unwrap();
-        let error = SqliteStore::open(&path).unwrap_err();
-        assert!(
-            matches!(
+    for (name, is_store, sql) in sqlite_files {
+        let path = folder.path().join(name);
+        if is_store {
+            fill(&path, 3).await;
+        }
+        tamper(&path, sql);
+    }
+    for (name, content) in other_files {
+        fs::write(folder.path().join(name), content).unwrap();
+    }
+    let before = contents(folder.path());
+    assert_eq!(before.len(), sqlite_files.len() + other_files.len());
+    for (path, _) in &before {
+        for options in [SqliteStoreOptions::default(), read_only()] {
+            let opened = SqliteStore::open_with(path, options);
+            let error = opened.expect_err(&path.display().to_string());
+            let refused = matches!(
                 error,
                 EventStoreError::StoreFormatUnsupported(_) | EventStoreError::BackendFailure(_)
-            ),
-            "{error}"
-        );
-        assert_eq!(fs::read(&path).unwrap(), before, "{}", path.display());
+            );
+            assert!(refused, "{error}");
+            let message = error.to_string();
+            assert!(message.contains(&path.display().to_string()), "{message}");
+            assert_eq!(contents(folder.path()), before, "{message}");
+        }
     }
 }
 
@@ -347,6 +368,17 @@ async fn fill(path: &Path, events: u64) {
         store.append(batch).await.unwrap();
     }
     store.close().await.unwrap();
+}
+
+/// Names and contents of a folder's files.
+fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect();
+    files.sort();
+    files
 }
 
 fn tamper(path: &Path, sql: &str) {
@@ -537,4 +569,96 @@ async fn a_file_that_was_moved_away_takes_no_appends() {
         let moved = SqliteStore::open(folder.path().join("moved.db")).unwrap();
         assert_eq!(moved.head_sequence_number().await.unwrap(), Some(1));
     }
+}
+
+/// Takes what a process leaves behind that dies in the middle of a transaction of rollback mode.
+#[tokio::test]
+async fn a_hot_journal_is_rolled_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    write_legacy(&path);
+    let crashed = folder.path().join("crashed.db");
+    let writer = Connection::open(&path).unwrap();
+    writer
+        .execute_batch(
+            "PRAGMA cache_size = 1;
+             CREATE TABLE filler (x);
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+             INSERT INTO filler SELECT i || hex(zeroblob(100)) FROM n;
+             BEGIN IMMEDIATE;
+             UPDATE events SET payload = '\"never\"';
+             UPDATE filler SET x = x || 'y';",
+        )
+        .unwrap();
+    for suffix in ["", "-journal"] {
+        let file = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+        fs::copy(file(&path), file(&crashed)).unwrap();
+    }
+    assert_fails(SqliteStore::open_with(&crashed, read_only()), &crashed, "");
+    let store = SqliteStore::open(&crashed).unwrap();
+    let all = store.query(&EventQuery::all()).await.unwrap().event_records;
+    assert_eq!(all.len(), 7);
+    assert!(all.iter().all(|record| record.payload != json!("never")));
+}
+
+/// Runs as an unprivileged user, whom write protection binds.
+#[cfg(unix)]
+#[tokio::test]
+async fn write_protection_is_met_when_opening() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+
+    const NOBODY: u32 = 65_534;
+    let folder = tempfile::tempdir().unwrap();
+    let protect = |path: &Path, mode: u32| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let path = folder.path().join("store?#% ü.db");
+    fill(&path, 5_000).await;
+    protect(&path, 0o444);
+    if fs::OpenOptions::new().append(true).open(&path).is_ok() {
+        let test = std::env::current_exe().unwrap();
+        let name = "write_protection_is_met_when_opening";
+        let mut again = std::process::Command::new(test);
+        again.args(["--exact", name, "--nocapture"]);
+        match again.uid(NOBODY).gid(NOBODY).status() {
+            Ok(status) => assert!(status.success()),
+            Err(error) => println!("skipped: {error}"),
+        }
+        return;
+    }
+
+    assert_fails(SqliteStore::open(&path), &path, "write-protected");
+    let third = EventQuery::all()
+        .with_filters([EventFilter::default().with_payload_predicates([json!({ "third": 1 })])]);
+    protect(folder.path(), 0o555);
+    for _ in 0..2 {
+        let store = SqliteStore::open_with(&path, read_only()).unwrap();
+        let found = store.query(&third).await.unwrap();
+        assert_eq!(found.current_context_version, Some(4_999));
+        assert_eq!(found.event_records.len(), 1_667);
+        store.close().await.unwrap();
+    }
+
+    // Only the folder is protected: nothing can be written, and somebody else may write.
+    protect(&path, 0o644);
+    assert_fails(SqliteStore::open(&path), &path, "or the folder");
+    let store = SqliteStore::open_with(&path, read_only()).unwrap();
+    store.query(&third).await.unwrap();
+    protect(folder.path(), 0o755);
+    let writer = SqliteStore::open(&path).unwrap();
+    let event = vec![NewEvent::new("n", json!({ "third": 1 }))];
+    writer.append(event).await.unwrap();
+    let says = "another process writes";
+    assert_fails(store.query(&third).await, &path, says);
+    writer.close().await.unwrap();
+    assert_fails(store.query(&third).await, &path, says);
+    store.close().await.unwrap();
+    let again = SqliteStore::open_with(&path, read_only()).unwrap();
+    let found = again.query(&third).await.unwrap();
+    assert_eq!(found.current_context_version, Some(5_001));
+
+    protect(&path, 0o000);
+    assert_fails(SqliteStore::open(&path), &path, "");
+    assert_fails(SqliteStore::open_with(&path, read_only()), &path, "");
 }

@@ -23,6 +23,12 @@ impl From<rusqlite::Error> for EventStoreError {
             Some(ErrorCode::DatabaseCorrupt) => {
                 Self::BackendFailure(format!("the database file is corrupt: {error}"))
             }
+            Some(ErrorCode::CannotOpen) => Self::BackendFailure(format!(
+                "the file, or one that SQLite keeps beside it, can't be opened or created: {error}"
+            )),
+            Some(ErrorCode::ReadOnly) => Self::BackendFailure(format!(
+                "the file is write-protected, or the folder, in which SQLite needs files: {error}"
+            )),
             Some(ErrorCode::DiskFull) => Self::BackendFailure("the disk is full".to_owned()),
             _ => Self::BackendFailure(format!("SQLite failed: {error}")),
         }
@@ -42,6 +48,7 @@ impl EventStoreError {
         };
         match self {
             Self::BackendFailure(message) => Self::BackendFailure(located(message)),
+            Self::OutcomeUnknown(message) => Self::OutcomeUnknown(located(message)),
             Self::StoreFormatUnsupported(message) => Self::StoreFormatUnsupported(located(message)),
             other => other,
         }

@@ -47,12 +47,11 @@ fn unsupported(message: String) -> EventStoreError {
 pub(super) fn check(connection: &Connection) -> Result<Format> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (user_version, application_id) = (pragma("user_version")?, pragma("application_id")?);
-    let mut statement =
-        connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
-    let tables: Vec<String> = statement
-        .query_map([], |row| row.get(0))?
+    let mut statement = connection.prepare("SELECT name, type FROM sqlite_schema")?;
+    let objects: Vec<(String, String)> = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    if tables.is_empty() && user_version == 0 && application_id == 0 {
+    if objects.is_empty() && user_version == 0 && application_id == 0 {
         return Ok(Format::Empty);
     }
     let ours = [
@@ -61,10 +60,11 @@ pub(super) fn check(connection: &Connection) -> Result<Format> {
         "store_metadata",
         "subscriber_cursors",
     ];
-    if !ours
-        .iter()
-        .all(|name| tables.iter().any(|table| table == name))
-    {
+    if !ours.iter().all(|&table| {
+        objects
+            .iter()
+            .any(|(name, kind)| name == table && kind == "table")
+    }) {
         return Err(unsupported("the database is no event store".to_owned()));
     }
     let recorded: Option<String> = connection

@@ -103,7 +103,7 @@ impl SqliteStore {
         guarded(|| Self::start(database)).map_err(|error| error.at(&path))
     }
 
-    fn start(mut database: Database) -> Result<Self> {
+    fn start(database: Database) -> Result<Self> {
         let path = database.path.clone();
         let connection = database.open()?;
         if let Some(connection) = &connection {
@@ -189,19 +189,19 @@ impl SqliteStore {
         read: impl FnOnce(&mut LogSnapshot) -> Result<T> + Send + 'static,
         reply: impl FnOnce(Result<T>) + Send + 'static,
     ) {
-        let path = self.path.clone();
-        let job: ReadJob = Box::new(move |snapshot| {
-            let answer = snapshot.and_then(|snapshot| guarded(|| read(snapshot)));
-            reply(answer.map_err(|error| error.at(&path)));
-        });
         let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
-        match handles.as_ref() {
-            Some(handles) => {
-                if let Err(refused) = handles.reads.submit(job) {
-                    refused(Err(EventStoreError::StoreClosed));
-                }
-            }
-            None => job(Err(EventStoreError::StoreClosed)),
+        let Some(handles) = handles.as_ref() else {
+            return reply(Err(EventStoreError::StoreClosed));
+        };
+        let shared = handles.shared.clone();
+        let job: ReadJob = Box::new(move |snapshot| {
+            let database = &shared.database;
+            let answer = snapshot.and_then(|snapshot| guarded(|| read(snapshot)));
+            let answer = database.refuse_changes().and(answer);
+            reply(answer.map_err(|error| error.at(&database.path)));
+        });
+        if let Err(refused) = handles.reads.submit(job) {
+            refused(Err(EventStoreError::StoreClosed));
         }
     }
 
