@@ -571,6 +571,64 @@ async fn a_file_that_was_moved_away_takes_no_appends() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_path_that_is_no_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("file"), "").unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    let link = std::os::unix::fs::symlink::<&str, PathBuf>;
+    link("loop", at("loop")).unwrap();
+    link("nowhere", at("broken")).unwrap();
+    link("folder", at("link")).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(at("fifo"))
+        .status();
+    assert!(made.unwrap().success());
+    let long = |length: usize| "x".repeat(length);
+    let deep = std::iter::repeat_n(long(100), 6).collect::<PathBuf>();
+    for (path, says) in [
+        (PathBuf::new(), "empty"),
+        (":memory:".into(), "memory"),
+        ("/dev/null".into(), "no regular file"),
+        (at("fifo"), "no regular file"),
+        (at("folder"), "folder"),
+        (at("link"), "folder"),
+        (at("store.db/"), "folder"),
+        (at("file/"), "folder"),
+        (at("new/.."), "names no file"),
+        ("/".into(), ""),
+        (at("file/store.db"), "no folder"),
+        (at("file/new/store.db"), "no folder"),
+        (at("loop"), "can't be followed"),
+        (at("loop/store.db"), "no folder"),
+        (at("broken/store.db"), "no folder"),
+        (at("broken/new/store.db"), "no folder"),
+        (at(&long(256)), "too long"),
+        (at(&long(250)), "too long"),
+        (at(&long(300)).join("store.db"), "too long"),
+        (folder.path().join(deep).join("store.db"), "too long"),
+    ] {
+        for options in [SqliteStoreOptions::default(), read_only()] {
+            let error = SqliteStore::open_with(&path, options).unwrap_err();
+            let shown = format!("{}: {error}", path.display());
+            assert_eq!(error.code(), "InvalidOptions", "{shown}");
+            assert!(error.to_string().starts_with("path: "), "{shown}");
+            assert!(error.to_string().contains(says), "{shown}");
+        }
+    }
+    for fine in [
+        at("file"),
+        at("broken"),
+        at("folder/../new/store.db"),
+        at(&long(247)),
+    ] {
+        let store = SqliteStore::open(&fine).unwrap();
+        runtime().block_on(store.close()).unwrap();
+    }
+}
+
 /// Takes what a process leaves behind that dies in the middle of a transaction of rollback mode.
 #[tokio::test]
 async fn a_hot_journal_is_rolled_back() {

@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::ffi::c_int;
 use std::fmt::Write;
 use std::fs;
+use std::io::ErrorKind;
 #[cfg(unix)]
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf, absolute};
+use std::path::{Path, PathBuf, absolute, is_separator};
 use std::sync::{Arc, OnceLock};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
@@ -329,17 +330,52 @@ fn checked_path(path: &Path) -> Result<PathBuf> {
         let hint = "path: a SQLite store is a file; use the memory store instead of :memory:";
         return Err(invalid(hint.to_owned()));
     }
+    if text
+        .as_encoded_bytes()
+        .last()
+        .is_some_and(|&end| is_separator(end.into()))
+    {
+        return Err(invalid("path: ends as a folder's does".to_owned()));
+    }
     // An absolute path is never taken for a URI.
     let path = absolute(path).map_err(|error| invalid(format!("path: {error}")))?;
-    if path.is_dir() {
-        return Err(invalid(format!("path: {} is a folder", path.display())));
+    let refused = |what: &str| Err(invalid(format!("path: {} {what}", path.display())));
+    if path.file_name().is_none() {
+        return refused("names no file");
     }
-    let blocked = path.ancestors().skip(1).find(|ancestor| ancestor.exists());
-    if let Some(file) = blocked.filter(|ancestor| !ancestor.is_dir()) {
-        return Err(invalid(format!("path: {} is no folder", file.display())));
+    if cfg!(unix) && path.as_os_str().len() > LONGEST_PATH {
+        return refused("is too long");
+    }
+    // SQLite's longest name for a file beside it.
+    match fs::symlink_metadata(beside(&path, "-journal")) {
+        Err(error) if error.kind() == ErrorKind::InvalidFilename => return refused("is too long"),
+        _ => {}
+    }
+    match fs::metadata(&path) {
+        Ok(file) if file.is_dir() => return refused("is a folder"),
+        Ok(file) if !file.is_file() => return refused("is no regular file"),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            let path = path.display();
+            let message = format!("{path} can't be opened: {error}");
+            return Err(EventStoreError::BackendFailure(message));
+        }
+        // A link that leads to itself; one to what does not exist is as good as the file's own name.
+        Err(error) if error.kind() != ErrorKind::NotFound && path.is_symlink() => {
+            return refused(&format!("can't be followed: {error}"));
+        }
+        Ok(_) | Err(_) => {}
+    }
+    // The nearest folder that is there, or what stands in its place: a file, or a broken link.
+    let above = path.ancestors().skip(1);
+    let mut above = above.filter(|above| fs::symlink_metadata(above).is_ok());
+    if let Some(blocked) = above.next().filter(|above| !above.is_dir()) {
+        return Err(invalid(format!("path: {} is no folder", blocked.display())));
     }
     Ok(path)
 }
+
+/// The longest name that SQLite takes, less what it appends to it.
+const LONGEST_PATH: usize = 512 - 8;
 
 thread_local! {
     static BUSY_TIMEOUT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
