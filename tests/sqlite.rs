@@ -140,6 +140,73 @@ async fn a_store_of_factstr_sqlite_0_5_2_goes_on() {
     assert_eq!(cursor, ("read-model".to_owned(), 4));
 }
 
+/// Users may have put objects of their own beside ours; none is lost, changed or broken.
+#[tokio::test]
+async fn a_migration_keeps_what_users_have_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    write_legacy(&path);
+    let objects = |path: &Path| -> Vec<(String, String, Option<String>)> {
+        let connection = Connection::open(path).unwrap();
+        let mut rows = connection
+            .prepare(
+                "SELECT type, name, sql FROM sqlite_schema
+                 WHERE name LIKE 'my%' OR name LIKE 'sqlite_autoindex_my%' ORDER BY name",
+            )
+            .unwrap();
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        rows.unwrap().map(Result::unwrap).collect()
+    };
+    tamper(
+        &path,
+        r#"CREATE VIEW my_notes AS SELECT payload FROM events WHERE event_type = 'note';
+           CREATE VIEW my_numbers (n) AS SELECT e.sequence_number FROM "events" AS e;
+           CREATE INDEX my_items ON events (json_extract(payload, '$.item_id'));
+           CREATE TABLE my_audit (n INTEGER PRIMARY KEY, what TEXT UNIQUE);
+           CREATE TRIGGER my_trigger AFTER INSERT ON Events BEGIN
+             INSERT INTO my_audit VALUES (new.sequence_number, new.event_type || new.sequence_number);
+           END;
+           CREATE TRIGGER my_other AFTER DELETE ON my_audit BEGIN
+             SELECT count(*) FROM events;
+           END;
+           CREATE TRIGGER my_instead INSTEAD OF INSERT ON my_notes BEGIN
+             SELECT 1;
+           END;
+           CREATE TABLE my_children (
+             id INTEGER PRIMARY KEY,
+             event INTEGER NOT NULL REFERENCES events (sequence_number) ON DELETE CASCADE
+           );
+           INSERT INTO my_children (event) SELECT sequence_number FROM events;"#,
+    );
+    let before = objects(&path);
+    assert_eq!(before.len(), 9);
+
+    let store = SqliteStore::open(&path).unwrap();
+    let event = vec![NewEvent::new("note", json!("later"))];
+    assert_eq!(store.append(event).await.unwrap().last_sequence_number, 8);
+    store.close().await.unwrap();
+    assert_eq!(objects(&path), before);
+    let connection = Connection::open(&path).unwrap();
+    let count = |sql: &str| -> u64 { connection.query_row(sql, [], |row| row.get(0)).unwrap() };
+    assert_eq!(count("SELECT count(*) FROM my_notes"), 2);
+    assert_eq!(count("SELECT count(*) FROM my_numbers"), 8);
+    // The trigger has seen the new event, and no old one again.
+    assert_eq!(count("SELECT count(*) FROM my_audit"), 1);
+    assert_eq!(count("SELECT count(*) FROM my_children"), 7);
+    assert_eq!(count("SELECT count(*) FROM pragma_foreign_key_check"), 0);
+    let by_index = "SELECT count(*) FROM events INDEXED BY my_items
+                    WHERE json_extract(payload, '$.item_id') = 'camera-2'";
+    assert_eq!(count(by_index), 2);
+    assert_eq!(
+        count("SELECT count(*) FROM sqlite_schema WHERE name LIKE 'idx_%'"),
+        0
+    );
+    let check: String = connection
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(check, "ok");
+}
+
 #[test]
 fn a_migration_that_fails_leaves_the_file_as_it_was() {
     let folder = tempfile::tempdir().unwrap();

@@ -93,6 +93,19 @@ pub(super) fn bring_up_to_date(connection: &mut Connection) -> Result<()> {
     if check(connection)? == Format::Known(NEWEST) {
         return Ok(());
     }
+    // A table that takes another one's place must do so by its name alone: what users' views, triggers
+    // and foreign keys say is not to be rewritten, checked or acted on. Not to be set in a transaction.
+    let foreign_keys: bool =
+        connection.pragma_query_value(None, "foreign_keys", |row| row.get(0))?;
+    connection.pragma_update(None, "foreign_keys", false)?;
+    connection.pragma_update(None, "legacy_alter_table", true)?;
+    migrate(connection)?;
+    connection.pragma_update(None, "legacy_alter_table", false)?;
+    connection.pragma_update(None, "foreign_keys", foreign_keys)?;
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection) -> Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been faster.
     match check(&transaction)? {
@@ -115,16 +128,25 @@ pub(super) fn bring_up_to_date(connection: &mut Connection) -> Result<()> {
 }
 
 /// Rewrites the events with times as microseconds. Sequence numbers, batches, payloads and cursors
-/// stay as they are.
+/// stay as they are, and so does what users have added.
 fn migrate_from_1(transaction: &Transaction) -> Result<()> {
+    let added_by_users: Vec<String> = transaction
+        .prepare(
+            "SELECT sql FROM sqlite_schema
+             WHERE type IN ('index', 'trigger') AND tbl_name = 'events' COLLATE NOCASE
+             AND sql IS NOT NULL AND name NOT IN ('idx_events_type', 'idx_events_occurred_at')
+             ORDER BY rowid",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
     transaction.execute_batch(include_str!("sql/from_1_before.sql"))?;
     {
         let mut read = transaction.prepare(
-            "SELECT sequence_number, occurred_at, event_type, payload FROM events_1
+            "SELECT sequence_number, occurred_at, event_type, payload FROM events
              ORDER BY sequence_number",
         )?;
         let mut write = transaction.prepare(
-            "INSERT INTO events (sequence_number, occurred_at, event_type, payload)
+            "INSERT INTO factstr_new_events (sequence_number, occurred_at, event_type, payload)
              VALUES (?1, ?2, ?3, ?4)",
         )?;
         let mut rows = read.query([])?;
@@ -146,6 +168,9 @@ fn migrate_from_1(transaction: &Transaction) -> Result<()> {
         }
     }
     transaction.execute_batch(include_str!("sql/from_1_after.sql"))?;
+    for sql in added_by_users {
+        transaction.execute_batch(&sql)?;
+    }
     transaction.execute_batch(include_str!("sql/index.sql"))?;
     Ok(())
 }
