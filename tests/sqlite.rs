@@ -787,3 +787,101 @@ async fn write_protection_is_met_when_opening() {
     assert_fails(SqliteStore::open(&path), &path, "");
     assert_fails(SqliteStore::open_with(&path, read_only()), &path, "");
 }
+
+/// What [`processes_may_open_at_once`] starts, in processes of their own.
+#[tokio::test]
+async fn one_of_several_processes() {
+    let Some(path) = std::env::var_os("FACTSTR_TEST_STORE").map(PathBuf::from) else {
+        return;
+    };
+    // They wait for each other as closely as they can.
+    while !path.with_extension("go").exists() {
+        std::hint::spin_loop();
+    }
+    let store = SqliteStore::open(&path).unwrap();
+    for _ in 0..20 {
+        store
+            .append(vec![NewEvent::new(
+                "opened",
+                json!({ "by": "one of several" }),
+            )])
+            .await
+            .unwrap();
+    }
+    store.close().await.unwrap();
+}
+
+/// One of them creates or migrates the file, and the others wait for it.
+#[tokio::test]
+async fn processes_may_open_at_once() {
+    const PROCESSES: u64 = 6;
+    const OLD: u64 = 20_007;
+    for legacy in [false, true, false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        if legacy {
+            write_legacy(&path);
+            tamper(
+                &path,
+                "WITH RECURSIVE n (i) AS (SELECT 8 UNION ALL SELECT i + 1 FROM n WHERE i < 20007)
+                 INSERT INTO events
+                 SELECT i, '2026-11-23T21:24:50.665248504Z', 'old', '{\"by\":\"me\"}' FROM n",
+            );
+        }
+        let processes: Vec<_> = (0..PROCESSES)
+            .map(|_| {
+                std::process::Command::new(std::env::current_exe().unwrap())
+                    .args(["--exact", "one_of_several_processes", "--nocapture"])
+                    .env("FACTSTR_TEST_STORE", &path)
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        fs::write(path.with_extension("go"), "").unwrap();
+        for mut process in processes {
+            assert!(process.wait().unwrap().success());
+        }
+        let before = if legacy { OLD } else { 0 };
+        let store = SqliteStore::open(&path).unwrap();
+        let head = store.head_sequence_number().await.unwrap();
+        assert_eq!(head, Some(before + 20 * PROCESSES));
+        let mine =
+            EventQuery::all()
+                .with_filters([EventFilter::default()
+                    .with_payload_predicates([json!({ "by": "one of several" })])]);
+        let found = store.query(&mine).await.unwrap().event_records;
+        let numbers = found.iter().map(|record| record.sequence_number);
+        assert!(numbers.eq(before + 1..=before + 20 * PROCESSES));
+        store.close().await.unwrap();
+    }
+}
+
+/// On POSIX systems a process loses its locks on a file when it closes any descriptor of it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_second_handle_leaves_the_locks_of_the_first_one() {
+    use std::os::unix::fs::MetadataExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let first = SqliteStore::open(&path).unwrap();
+    let inode = fs::metadata(&path).unwrap().ino();
+    let locked = || {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        let file = format!(":{inode} ");
+        locks.lines().any(|line| line.contains(&file))
+    };
+    if !locked() {
+        println!("skipped: /proc/locks does not tell");
+        return;
+    }
+    for options in [SqliteStoreOptions::default(), read_only()] {
+        let second = SqliteStore::open_with(&path, options).unwrap();
+        assert!(locked());
+        second.close().await.unwrap();
+        assert!(locked());
+    }
+    first.close().await.unwrap();
+    assert!(!locked());
+}
