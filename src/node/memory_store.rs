@@ -36,7 +36,7 @@ impl NativeMemoryStore {
     #[napi(catch_unwind)]
     pub fn append(&self, events: String) -> Result<Appended, Failure> {
         PreparedBatch::from_json(&events)
-            .and_then(|batch| self.store.append_prepared(&batch, None))
+            .and_then(|batch| self.store.append_prepared(batch, None))
             .map(|result| Appended {
                 first: result.first_sequence_number as f64,
                 last: result.last_sequence_number as f64,
@@ -56,7 +56,7 @@ impl NativeMemoryStore {
             let batch = PreparedBatch::from_json(&events)?;
             let query = CompiledQuery::from_json(&filters)?;
             self.store
-                .append_prepared(&batch, Some((&query, from_optional(expected))))
+                .append_prepared(batch, Some((&query, from_optional(expected))))
         };
         match append() {
             Ok(result) => Ok(Appended {

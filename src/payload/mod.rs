@@ -11,9 +11,8 @@ mod matching;
 mod query;
 
 pub(crate) use batch::PreparedBatch;
-pub(crate) use facet::Facet;
-#[cfg(feature = "sqlite")]
 pub(crate) use facet::stored_facets;
+pub(crate) use facet::{Facet, FacetHash};
 pub(crate) use query::{CompiledFilter, CompiledQuery};
 
 /// The largest payload, in bytes of JSON text.

@@ -12,6 +12,7 @@ mod reader_pool;
 mod readers;
 mod runs;
 mod snapshot;
+mod streams;
 mod tail;
 mod write_connection;
 mod writer;
@@ -32,13 +33,16 @@ use self::indexer::Indexer;
 use self::inline_reader::InlineReader;
 use self::readers::{ReadJob, Readers, Shared};
 use self::runs::Catalog;
+use self::streams::SqliteSource;
 use self::tail::Tail;
 use self::write_connection::WriteConnection;
 use self::writer::{AppendRequest, Condition, Reply, Writer};
 use crate::contract::{
-    AppendResult, EventQuery, EventStore, EventStoreError, NewEvent, QueryResult, ReadOptions,
-    ReadPage,
+    AppendResult, DurableStream, DurableStreamInfo, DurableStreamOptions, EventQuery, EventStore,
+    EventStoreError, EventStream, HandleStream, NewEvent, QueryResult, ReadOptions, ReadPage,
+    StreamOptions,
 };
+use crate::delivery::Delivery;
 use crate::payload::{CompiledQuery, PreparedBatch};
 use crate::selection;
 
@@ -58,6 +62,7 @@ pub struct SqliteStore {
     /// `None` once closed.
     handles: RwLock<Option<Handles>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    delivery: Arc<Delivery>,
     versions: Arc<ContextVersions>,
     queue_share: Arc<Semaphore>,
 }
@@ -107,6 +112,9 @@ impl SqliteStore {
         let inline = connection.clone().map(InlineReader::new);
         let versions = Arc::new(ContextVersions::default());
         let (reads, mut threads) = readers::start(&shared)?;
+        let delivery = Delivery::new(Arc::new(SqliteSource {
+            readers: reads.pool(),
+        }));
         let mut appends = None;
         if let Some(connection) = connection {
             appends = Some(start_writing(&shared, connection, &versions, &mut threads)?);
@@ -119,9 +127,14 @@ impl SqliteStore {
                 shared,
             })),
             threads: Mutex::new(threads),
+            delivery,
             versions,
             queue_share: Arc::new(Semaphore::new(QUEUE_BYTES)),
         })
+    }
+
+    pub(crate) fn delivery(&self) -> &Arc<Delivery> {
+        &self.delivery
     }
 
     /// Queues a request. The reply is called by another thread, or at once if there is none to ask.
@@ -336,6 +349,39 @@ impl EventStore for SqliteStore {
     async fn head_sequence_number(&self) -> Result<Option<u64>> {
         self.read_snapshot(|snapshot| Ok(Some(snapshot.head).filter(|&head| head > 0)))
             .await
+    }
+
+    async fn stream_to_with(
+        &self,
+        event_query: &EventQuery,
+        handle: HandleStream,
+        options: StreamOptions,
+    ) -> Result<EventStream> {
+        self.delivery.stream_to(event_query, handle, options).await
+    }
+
+    async fn stream_to_durable_with(
+        &self,
+        durable_stream: &DurableStream,
+        event_query: &EventQuery,
+        handle: HandleStream,
+        options: DurableStreamOptions,
+    ) -> Result<EventStream> {
+        self.delivery
+            .stream_to_durable(durable_stream, event_query, handle, options)
+            .await
+    }
+
+    async fn list_durable_streams(&self) -> Result<Vec<DurableStreamInfo>> {
+        self.delivery.list_streams().await
+    }
+
+    async fn reset_durable_stream(&self, durable_stream: &DurableStream, after: u64) -> Result<()> {
+        self.delivery.reset_stream(durable_stream, after).await
+    }
+
+    async fn delete_durable_stream(&self, durable_stream: &DurableStream) -> Result<()> {
+        self.delivery.delete_stream(durable_stream).await
     }
 
     async fn close(&self) -> Result<()> {
