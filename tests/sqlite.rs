@@ -172,7 +172,7 @@ fn foreign_and_newer_files_are_refused_untouched() {
     let newer = folder.path().join("newer.db");
     drop(SqliteStore::open(&newer).map(|store| runtime().block_on(store.close())));
     let connection = Connection::open(&newer).unwrap();
-    connection.execute_batch("PRAGMA user_version = 3").unwrap();
+    connection.execute_batch("PRAGMA user_version = 4").unwrap();
     drop(connection);
 
     let foreign = folder.path().join("foreign.db");

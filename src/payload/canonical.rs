@@ -55,7 +55,7 @@ impl Number {
 
 /// Filters as text, without what changes nothing: the order of members and of alternatives, repeated
 /// alternatives, the form of numbers, `null` instead of an absent member or of no filters.
-pub(super) fn canonical_filters(text: &str) -> String {
+pub(crate) fn canonical_filters(text: &str) -> String {
     let filters = serde_json::from_str(text).unwrap_or(Value::Null);
     let mut text = String::new();
     match filters {

@@ -11,9 +11,10 @@ mod matching;
 mod query;
 
 pub(crate) use batch::PreparedBatch;
+pub(crate) use canonical::canonical_filters;
 pub(crate) use facet::stored_facets;
 pub(crate) use facet::{Facet, FacetHash};
-pub(crate) use query::{CompiledFilter, CompiledQuery};
+pub(crate) use query::{CompiledFilter, CompiledQuery, filters_to_query};
 
 /// The largest payload, in bytes of JSON text.
 pub(crate) const MAX_PAYLOAD_BYTES: usize = 16 * 1024 * 1024;

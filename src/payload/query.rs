@@ -116,24 +116,7 @@ impl CompiledQuery {
 
     /// The filters as the public type.
     pub(crate) fn to_query(&self) -> EventQuery {
-        let filters: Option<Vec<Value>> = serde_json::from_str(&self.text).unwrap_or_default();
-        let list = |filter: &Value, key: &str| filter.get(key).and_then(Value::as_array).cloned();
-        let filters = filters
-            .filter(|filters| !filters.is_empty())
-            .map(|filters| {
-                let filters = filters.iter().map(|filter| EventFilter {
-                    event_types: list(filter, "event_types").map(|types| {
-                        let names = types.iter().filter_map(Value::as_str);
-                        names.map(str::to_owned).collect()
-                    }),
-                    payload_predicates: list(filter, "payload_predicates"),
-                });
-                filters.collect()
-            });
-        EventQuery {
-            filters,
-            min_sequence_number: None,
-        }
+        filters_to_query(&self.text)
     }
 
     /// The OR-ed alternatives, `None` if every event matches.
@@ -276,6 +259,28 @@ fn filter_to_json(filter: &EventFilter) -> Value {
         );
     }
     Value::Object(members)
+}
+
+/// Filters as the public type, from their text.
+pub(crate) fn filters_to_query(text: &str) -> EventQuery {
+    let filters: Option<Vec<Value>> = serde_json::from_str(text).unwrap_or_default();
+    let list = |filter: &Value, key: &str| filter.get(key).and_then(Value::as_array).cloned();
+    let filters = filters
+        .filter(|filters| !filters.is_empty())
+        .map(|filters| {
+            let filters = filters.iter().map(|filter| EventFilter {
+                event_types: list(filter, "event_types").map(|types| {
+                    let names = types.iter().filter_map(Value::as_str);
+                    names.map(str::to_owned).collect()
+                }),
+                payload_predicates: list(filter, "payload_predicates"),
+            });
+            filters.collect()
+        });
+    EventQuery {
+        filters,
+        min_sequence_number: None,
+    }
 }
 
 fn nested_within(value: &Value, levels: u32) -> bool {

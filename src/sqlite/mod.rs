@@ -33,16 +33,16 @@ use self::indexer::Indexer;
 use self::inline_reader::InlineReader;
 use self::readers::{ReadJob, Readers, Shared};
 use self::runs::Catalog;
-use self::streams::SqliteSource;
+use self::streams::{HeldLeases, SqliteStreams};
 use self::tail::Tail;
 use self::write_connection::WriteConnection;
-use self::writer::{AppendRequest, Condition, Reply, Writer};
+use self::writer::{AppendRequest, Condition, Maintenance, Reply, Writer};
 use crate::contract::{
     AppendResult, DurableStream, DurableStreamInfo, DurableStreamOptions, EventQuery, EventStore,
     EventStoreError, EventStream, HandleStream, NewEvent, QueryResult, ReadOptions, ReadPage,
     StreamOptions,
 };
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, is_inside_handler};
 use crate::payload::{CompiledQuery, PreparedBatch};
 use crate::selection;
 
@@ -63,6 +63,7 @@ pub struct SqliteStore {
     handles: RwLock<Option<Handles>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     delivery: Arc<Delivery>,
+    streams: Arc<SqliteStreams>,
     versions: Arc<ContextVersions>,
     queue_share: Arc<Semaphore>,
 }
@@ -112,13 +113,17 @@ impl SqliteStore {
         let inline = connection.clone().map(InlineReader::new);
         let versions = Arc::new(ContextVersions::default());
         let (reads, mut threads) = readers::start(&shared)?;
-        let delivery = Delivery::new(Arc::new(SqliteSource {
-            readers: reads.pool(),
-        }));
+        let (streams, delivery) = SqliteStreams::new(reads.pool(), threads.len(), &shared.database);
         let mut appends = None;
         if let Some(connection) = connection {
-            appends = Some(start_writing(&shared, connection, &versions, &mut threads)?);
+            let delivery = (delivery.clone(), streams.leases().clone());
+            let (writer, maintain) =
+                start_writing(&shared, connection, &versions, delivery, &mut threads)?;
+            appends = Some(writer);
+            streams.start_writing(maintain);
         }
+        let watching = streams.watch(shared.database.clone());
+        threads.push(watching.map_err(no_thread)?);
         Ok(Self {
             handles: RwLock::new(Some(Handles {
                 appends,
@@ -128,6 +133,7 @@ impl SqliteStore {
             })),
             threads: Mutex::new(threads),
             delivery,
+            streams,
             versions,
             queue_share: Arc::new(Semaphore::new(QUEUE_BYTES)),
         })
@@ -197,22 +203,30 @@ impl SqliteStore {
         &self.versions
     }
 
-    /// Takes no new work and starts to finish what is queued.
+    fn take_handles(&self) -> Option<Handles> {
+        self.handles
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Takes no new work and starts to finish what is queued. Handlers are not waited for.
     pub(crate) fn begin_close(&self) {
-        drop(
-            self.handles
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        let handles = self.take_handles();
+        self.delivery.abandon();
+        self.streams.end();
+        drop(handles);
     }
 
     /// Calls `done` when everything is finished and released.
     pub(crate) fn close_then(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
-        self.begin_close();
+        let handles = self.take_handles();
+        let streams = self.streams.clone();
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         let threads = std::mem::take(&mut *threads);
         let finish = move || {
+            streams.end();
+            drop(handles);
             let panicked = threads
                 .into_iter()
                 .map(JoinHandle::join)
@@ -225,9 +239,12 @@ impl SqliteStore {
                 Ok(())
             });
         };
-        let waiter = thread::Builder::new().name("factstr-close".to_owned());
-        // Without a thread to wait in, the threads still end by themselves.
-        let _ = waiter.spawn(finish);
+        // Streams store their cursors and give their leases back before the threads end.
+        self.delivery.close_then(move || {
+            let waiter = thread::Builder::new().name("factstr-close".to_owned());
+            // Without a thread to wait in, the threads still end by themselves.
+            let _ = waiter.spawn(finish);
+        });
     }
 
     async fn append_checked(
@@ -269,36 +286,50 @@ fn start_writing(
     shared: &Arc<Shared>,
     connection: Arc<WriteConnection>,
     versions: &Arc<ContextVersions>,
+    streams: (Arc<Delivery>, Arc<HeldLeases>),
     threads: &mut Vec<JoinHandle<()>>,
-) -> Result<Sender<AppendRequest>> {
+) -> Result<(Sender<AppendRequest>, Sender<Maintenance>)> {
     let (appends, queue) = crossbeam_channel::unbounded();
     let (maintain, maintenance) = crossbeam_channel::unbounded();
     let (wake, woken) = crossbeam_channel::bounded(1);
     let reading = shared.database.connect_for_reading()?;
-    let indexer = Indexer::new(shared.clone(), reading, maintain, woken);
+    let indexer = Indexer::new(shared.clone(), reading, maintain.clone(), woken);
     let writer = Writer::new(
         shared.clone(),
         connection,
         versions.clone(),
+        streams,
         queue,
         maintenance,
         wake,
     );
-    let failed = |error: std::io::Error| {
-        EventStoreError::BackendFailure(format!("a thread can't be started: {error}"))
-    };
     let named = |name: &str| thread::Builder::new().name(name.to_owned());
     threads.push(
         named("factstr-indexer")
             .spawn(move || indexer.run())
-            .map_err(failed)?,
+            .map_err(no_thread)?,
     );
     threads.push(
         named("factstr-writer")
             .spawn(move || writer.run())
-            .map_err(failed)?,
+            .map_err(no_thread)?,
     );
-    Ok(appends)
+    Ok((appends, maintain))
+}
+
+#[allow(clippy::needless_pass_by_value)] // For `map_err`.
+fn no_thread(error: std::io::Error) -> EventStoreError {
+    EventStoreError::BackendFailure(format!("a thread can't be started: {error}"))
+}
+
+/// Streams end with their store; those of a store that is being closed may finish.
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        let handles = self.handles.get_mut();
+        if handles.unwrap_or_else(PoisonError::into_inner).is_some() {
+            self.begin_close();
+        }
+    }
 }
 
 #[async_trait]
@@ -387,6 +418,9 @@ impl EventStore for SqliteStore {
     async fn close(&self) -> Result<()> {
         let (done, finished) = oneshot::channel();
         self.close_then(move |result| drop(done.send(result)));
+        if is_inside_handler(&self.delivery) {
+            return Ok(());
+        }
         finished.await.unwrap_or(Ok(()))
     }
 }
