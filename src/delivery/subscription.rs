@@ -262,13 +262,11 @@ impl Subscription {
         let slot = Arc::new(Mutex::new(Slot::Asked));
         self.advance(Ready(slot.clone()));
         let mut slot = lock(&slot);
-        match std::mem::replace(&mut *slot, Slot::Answered) {
-            Slot::Early(pulled) => Some(pulled),
-            _ => {
-                *slot = Slot::Waiting(Box::new(ready));
-                None
-            }
+        if let Slot::Early(pulled) = std::mem::replace(&mut *slot, Slot::Answered) {
+            return Some(pulled);
         }
+        *slot = Slot::Waiting(Box::new(ready));
+        None
     }
 
     /// Looks for the next chunk from `taken` on, until there is one or nothing is left to look at.

@@ -68,7 +68,7 @@ impl Cursors {
     fn take(
         self: &Arc<Self>,
         name: Arc<str>,
-        query: Arc<CompiledQuery>,
+        query: &Arc<CompiledQuery>,
     ) -> Result<(u64, Arc<dyn Lease>)> {
         let mut cursors = self.lock();
         let cursor = cursors.entry(name.clone()).or_insert_with(|| Cursor {
@@ -146,7 +146,7 @@ impl LogSource for Contents {
 
     fn take_lease(&self, request: LeaseRequest, reply: Reply<Taken>) {
         let taken = self.len().and_then(|head| {
-            let (position, lease) = self.cursors.take(request.name, request.query)?;
+            let (position, lease) = self.cursors.take(request.name, &request.query)?;
             Ok(Taken {
                 lease,
                 position,

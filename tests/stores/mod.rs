@@ -6,6 +6,7 @@ use std::sync::Arc;
 use factstr::{EventStore, MemoryStore, SqliteStore};
 
 /// Runs a test on each store, from empty.
+#[allow(dead_code)]
 pub fn on_every_store<F: Future<Output = ()>>(test: impl Fn(Arc<dyn EventStore>) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
