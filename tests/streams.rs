@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use factstr::{
-    DurableStream, DurableStreamOptions, EventFilter, EventQuery, EventRecord, EventStoreError,
-    HandleStream, IfActive, NewEvent, RetryPolicy, StreamEndReason, StreamHandlerError,
-    StreamOptions,
+    DurableStream, DurableStreamOptions, EventFilter, EventQuery, EventRecord, EventStore,
+    EventStoreError, HandleStream, IfActive, MemoryStore, NewEvent, RetryPolicy, SqliteStore,
+    StreamEndReason, StreamHandlerError, StreamOptions,
 };
 use serde_json::{Value, json};
 use stores::{on_every_store, until};
@@ -687,5 +687,166 @@ fn payloads_of_all_kinds_are_matched_alike() {
                 assert_eq!(seen.numbers(), found, "{value}");
             }
         }
+    });
+}
+
+/// Dropped at any point, a registration leaves nothing behind.
+#[test]
+fn a_registration_that_is_dropped_frees_the_name() {
+    on_every_store(|store| async move {
+        for number in 1..=50 {
+            store.append(batch(number..=number)).await.unwrap();
+        }
+        let name = named("dropped");
+        let calls = Arc::new(AtomicUsize::new(0));
+        for polls in 0..60 {
+            let counted = calls.clone();
+            let handle = HandleStream::new(move |_| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                async {
+                    tokio::task::yield_now().await;
+                    Ok(())
+                }
+            });
+            let waits = DurableStreamOptions::default().with_if_active(IfActive::Wait);
+            let mut registering = Box::pin(store.stream_all_durable_with(&name, handle, waits));
+            for _ in 0..polls {
+                let poll = std::future::poll_fn(|context| {
+                    std::task::Poll::Ready(registering.as_mut().poll(context).is_ready())
+                });
+                if poll.await {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        let waits = DurableStreamOptions::default().with_if_active(IfActive::Wait);
+        let seen = Seen::default();
+        let stream = store
+            .stream_all_durable_with(&name, seen.handler(), waits)
+            .await
+            .unwrap();
+        assert_eq!(stream.position(), 50);
+        let numbers = seen.numbers();
+        let first = numbers.first().map_or(51, |&first| first);
+        assert_eq!(numbers, (first..=50).collect::<Vec<u64>>());
+        stream.unsubscribe().await;
+        let listed = store.list_durable_streams().await.unwrap();
+        assert!(!listed[0].active);
+    });
+}
+
+/// As any executor may do.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        std::thread::park();
+    }
+}
+
+#[test]
+fn streams_need_no_runtime_of_the_caller() {
+    let store = MemoryStore::new();
+    let seen = Seen::default();
+    block_on(async {
+        let options = DurableStreamOptions::default().with_retry(RetryPolicy {
+            attempts: None,
+            initial_delay: Duration::from_millis(1),
+            max_delay: Duration::from_millis(1),
+        });
+        let tries = Arc::new(AtomicUsize::new(0));
+        let kept = seen.clone();
+        let handle = HandleStream::new(move |batch| {
+            let fails = tries.fetch_add(1, Ordering::SeqCst) < 5;
+            if !fails {
+                kept.push(&batch);
+            }
+            async move {
+                tokio::time::sleep(Duration::from_micros(1)).await;
+                if fails {
+                    return Err(StreamHandlerError::new("not yet"));
+                }
+                Ok(())
+            }
+        });
+        store.append(batch(1..=2)).await.unwrap();
+        let stream = store
+            .stream_all_durable_with(&named("alone"), handle, options)
+            .await
+            .unwrap();
+        assert_eq!(seen.calls(), [[1, 2]]);
+        stream.unsubscribe().await;
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_runtime_that_ends_ends_its_streams() {
+    on_every_store(|store| async move {
+        let name = named("orphan");
+        let stream = std::thread::spawn({
+            let (store, name) = (store.clone(), name.clone());
+            move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .build()
+                    .unwrap();
+                let handle = HandleStream::new(|_| std::future::pending());
+                let stream = runtime
+                    .block_on(store.stream_all_durable(&name, handle))
+                    .unwrap();
+                runtime.block_on(store.append(batch(1..=1))).unwrap();
+                stream
+            }
+        })
+        .join()
+        .unwrap();
+        assert_eq!(stream.closed().await.reason, StreamEndReason::BackendFailed);
+        let seen = Seen::default();
+        store
+            .stream_all_durable(&name, seen.handler())
+            .await
+            .unwrap();
+        assert_eq!(seen.numbers(), [1]);
+    });
+}
+
+#[test]
+fn a_store_that_is_dropped_ends_its_streams() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    runtime.block_on(async {
+        let store = SqliteStore::open(&path).unwrap();
+        let seen = Seen::default();
+        let stuck = HandleStream::new(|_| std::future::pending());
+        let live = store.stream_all(stuck).await.unwrap();
+        let durable = store
+            .stream_all_durable(&named("one"), seen.handler())
+            .await
+            .unwrap();
+        store.append(batch(1..=1)).await.unwrap();
+        seen.reaches(1).await;
+        until(|| durable.position() == 1).await;
+        drop(store);
+        for stream in [live, durable] {
+            assert_eq!(stream.closed().await.reason, StreamEndReason::StoreClosed);
+        }
+        let store = SqliteStore::open(&path).unwrap();
+        store
+            .stream_all_durable(&named("one"), seen.handler())
+            .await
+            .unwrap();
+        assert_eq!(seen.numbers(), [1]);
     });
 }

@@ -98,11 +98,6 @@ impl Chunk {
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
-
-    /// The position of its last batch.
-    pub(super) fn position(&self) -> u64 {
-        self.through
-    }
 }
 
 impl<'c> DeliveredBatch<'c> {

@@ -9,10 +9,10 @@ use super::chunk::Chunk;
 use super::page::BatchPage;
 use super::ring::{RING_BATCHES, RING_BYTES, Ring};
 use super::source::{BatchRequest, LogSource, Reply};
-use super::subscription::{Pulled, Subscription};
+use super::subscription::{Pulled, Subscription, store_closed};
 use super::watch::Watch;
 use super::{Wake, Wakes};
-use crate::contract::{DurableStreamInfo, EventStoreError, StreamEnd, StreamEndReason};
+use crate::contract::{DurableStreamInfo, EventStoreError, StreamEnd};
 use crate::payload::CompiledQuery;
 
 /// Bytes of one chunk, by the number of streams: all together hold no more than `CHUNKS_BYTES`, as
@@ -357,9 +357,7 @@ impl Delivery {
         };
         drop(hub);
         for stream in streams {
-            let reason = StreamEndReason::StoreClosed;
-            let error = None;
-            end(&stream, StreamEnd { reason, error });
+            end(&stream, store_closed());
         }
         if let Some(done) = done {
             done();

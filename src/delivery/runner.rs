@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::chunk::{Chunk, DeliveredBatch};
 use super::clock;
 use super::hub::Delivery;
-use super::subscription::{Pulled, Registration, Subscription, Verdict, backend_failed};
+use super::subscription::{
+    Pulled, Registration, Subscription, Verdict, backend_failed, store_closed,
+};
 use crate::contract::{
     EventRecord, EventStoreError, EventStream, HandleStream, RunningStream, StreamEnd,
     StreamHandlerError, StreamOptions, StreamProgress,
@@ -71,7 +73,7 @@ pub(crate) async fn run(
                 let progress = progress(&stream);
                 let _ = catch_unwind(AssertUnwindSafe(|| on_progress(progress)));
             }
-            Ok(EventStream::new(Arc::new(Running(stream))))
+            Ok(EventStream::new(Arc::new(Running::new(stream))))
         }
         Ok(Err(end)) => Err(end.error.unwrap_or(EventStoreError::StoreClosed)),
         Err(_) => Err(EventStoreError::StoreClosed),
@@ -105,28 +107,39 @@ impl Drop for Unsubscribe {
     }
 }
 
-struct Running(Arc<Subscription>);
+struct Running {
+    stream: Arc<Subscription>,
+    end: watch::Receiver<Option<StreamEnd>>,
+}
+
+impl Running {
+    fn new(stream: Arc<Subscription>) -> Self {
+        let (told, end) = watch::channel(None);
+        stream.closed_then(move |end| drop(told.send_replace(Some(end.clone()))));
+        Self { stream, end }
+    }
+}
 
 #[async_trait]
 impl RunningStream for Running {
     async fn unsubscribe(&self) {
-        self.0.unsubscribe();
-        let own_handler = CURRENT.try_with(|stream| Arc::ptr_eq(stream, &self.0));
+        self.stream.unsubscribe();
+        let own_handler = CURRENT.try_with(|stream| Arc::ptr_eq(stream, &self.stream));
         if own_handler != Ok(true) {
             self.closed().await;
         }
     }
 
     async fn closed(&self) -> StreamEnd {
-        let (done, closed) = oneshot::channel();
-        self.0.closed_then(move |end| drop(done.send(end.clone())));
-        closed
-            .await
-            .unwrap_or_else(|_| backend_failed(EventStoreError::StoreClosed))
+        let mut end = self.end.clone();
+        let end = end.wait_for(Option::is_some).await;
+        end.ok()
+            .and_then(|end| end.clone())
+            .unwrap_or_else(store_closed)
     }
 
     fn position(&self) -> u64 {
-        self.0.position()
+        self.stream.position()
     }
 }
 

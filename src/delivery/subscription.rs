@@ -538,10 +538,20 @@ impl StreamEnd {
 }
 
 pub(super) fn backend_failed(error: EventStoreError) -> StreamEnd {
-    let reason = StreamEndReason::BackendFailed;
+    // A store that is closed may refuse a question before it ends its streams.
+    if error == EventStoreError::StoreClosed {
+        return store_closed();
+    }
     StreamEnd {
-        reason,
+        reason: StreamEndReason::BackendFailed,
         error: Some(error),
+    }
+}
+
+pub(super) fn store_closed() -> StreamEnd {
+    StreamEnd {
+        reason: StreamEndReason::StoreClosed,
+        error: None,
     }
 }
 

@@ -59,6 +59,7 @@ impl MemoryStore {
         }
     }
 
+    #[allow(dead_code)] // Until the addon's streams use it.
     pub(crate) fn delivery(&self) -> &Arc<Delivery> {
         &self.delivery
     }

@@ -20,8 +20,9 @@ mod writer;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use crossbeam_channel::Sender;
@@ -52,6 +53,9 @@ pub use options::{Durability, SqliteStoreOptions};
 
 /// The most bytes of appends that wait for the writer; more have to wait before they are queued.
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long a store that ends in a hurry waits for the cursors of its streams.
+const LAST_CURSORS: Duration = Duration::from_millis(250);
 
 /// An event store in one SQLite file.
 ///
@@ -139,6 +143,7 @@ impl SqliteStore {
         })
     }
 
+    #[allow(dead_code)] // Until the addon's streams use it.
     pub(crate) fn delivery(&self) -> &Arc<Delivery> {
         &self.delivery
     }
@@ -210,10 +215,16 @@ impl SqliteStore {
             .take()
     }
 
-    /// Takes no new work and starts to finish what is queued. Handlers are not waited for.
+    /// Takes no new work and starts to finish what is queued. Handlers are not waited for; streams
+    /// get a moment to store their cursors.
     pub(crate) fn begin_close(&self) {
         let handles = self.take_handles();
+        let (done, ended) = mpsc::channel();
         self.delivery.abandon();
+        self.delivery.close_then(move || {
+            let _ = done.send(());
+        });
+        let _ = ended.recv_timeout(LAST_CURSORS);
         self.streams.end();
         drop(handles);
     }
