@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::hub::Delivery;
+use super::engine::Delivery;
 use super::opening::check_name;
 use super::runner::run;
 use super::source::Reply;

@@ -13,21 +13,27 @@
 mod batch;
 mod chunk;
 mod clock;
+mod ending;
+mod engine;
 mod facade;
 mod hub;
 mod opening;
 mod page;
+mod ready;
 mod ring;
 mod runner;
 mod source;
+mod state;
 mod subscription;
+#[cfg(all(test, feature = "memory"))]
+mod tests;
 mod watch;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(crate) use batch::CommittedBatch;
 pub(crate) use chunk::{Chunk, DeliveredBatch};
-pub(crate) use hub::Delivery;
+pub(crate) use engine::Delivery;
 pub(crate) use opening::check_name;
 pub(crate) use page::{BatchPage, Borders, read_page};
 pub(crate) use runner::is_inside_handler;

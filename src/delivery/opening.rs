@@ -3,9 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::hub::Delivery;
+use super::ending::backend_failed;
+use super::engine::Delivery;
 use super::source::{LeaseRequest, Taken};
-use super::subscription::{Phase, Registration, State, Subscription, backend_failed};
+use super::state::{Phase, State};
+use super::subscription::{Registration, Subscription};
 use super::{Wakes, clock};
 use crate::contract::{EventStoreError, IfActive};
 

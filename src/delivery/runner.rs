@@ -13,10 +13,9 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::chunk::{Chunk, DeliveredBatch};
 use super::clock;
-use super::hub::Delivery;
-use super::subscription::{
-    Pulled, Registration, Subscription, Verdict, backend_failed, store_closed,
-};
+use super::ending::{backend_failed, store_closed};
+use super::engine::Delivery;
+use super::subscription::{Pulled, Registration, Subscription, Verdict};
 use crate::contract::{
     EventRecord, EventStoreError, EventStream, HandleStream, RunningStream, StreamEnd,
     StreamHandlerError, StreamOptions, StreamProgress,
