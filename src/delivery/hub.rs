@@ -30,6 +30,8 @@ pub(super) struct Hub {
     pub(super) unregistered: Vec<Arc<Subscription>>,
     /// Standing by for a lease, by name.
     pub(super) waiting: HashMap<Arc<str>, Vec<Weak<Subscription>>>,
+    /// Counts the durable streams that have ended.
+    pub(super) releases: u64,
     /// What others have committed after `head` is being read, up to here.
     pub(super) filling: Option<NonZeroU64>,
     /// Published meanwhile.
@@ -71,6 +73,7 @@ impl Hub {
     pub(super) fn forget(&mut self, stream: &Arc<Subscription>, wakes: &mut Wakes) {
         self.unregistered.retain(|other| other.id != stream.id);
         if let Some(durable) = &stream.durable {
+            self.releases += 1;
             for heir in self
                 .waiting
                 .remove(durable.name.as_str())

@@ -61,6 +61,8 @@ impl Subscription {
             let reply = Box::new(move |head| this.live_opened(head));
             return self.delivery.source.head(reply);
         };
+        let releases = self.delivery.lock().releases;
+        self.lock().asked = releases;
         let lost = self.clone();
         let request = LeaseRequest {
             name: durable.name.as_str().into(),
@@ -147,9 +149,15 @@ impl Subscription {
         {
             let round = state.round;
             let heir = Arc::downgrade(self);
-            let waiting = hub.waiting.entry(durable.name.as_str().into()).or_default();
+            let name = durable.name.as_str().into();
+            let waiting = hub.waiting.entry(name).or_default();
             waiting.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&heir));
             waiting.push(heir.clone());
+            if state.asked != hub.releases {
+                // It may have become free while the answer was under way.
+                let this = self.clone();
+                wakes.push(move || this.take_over(Some(round)));
+            }
             wakes.push(move || {
                 clock::after(ASK_AGAIN, move || {
                     if let Some(heir) = heir.upgrade() {

@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) on_closed: Vec<Closed>,
     /// Counts the times that it stood by, so that an old alarm is told from a new one.
     pub(super) round: u64,
+    /// `Hub::releases` when the lease was asked for.
+    pub(super) asked: u64,
 }
 
 impl State {
@@ -70,6 +72,7 @@ impl State {
             on_registered: Vec::new(),
             on_closed: Vec::new(),
             round: 0,
+            asked: 0,
         }
     }
 

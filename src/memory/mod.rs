@@ -64,6 +64,11 @@ impl MemoryStore {
         &self.delivery
     }
 
+    #[cfg(test)]
+    pub(crate) fn source(&self) -> Arc<dyn crate::delivery::LogSource> {
+        self.contents.clone()
+    }
+
     /// Appends a checked batch if the condition, when there is one, holds.
     pub(crate) fn append_prepared(
         &self,
