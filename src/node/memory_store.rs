@@ -1,6 +1,10 @@
+use std::sync::Arc;
+
+use napi::bindgen_prelude::Function;
 use napi_derive::napi;
 
 use super::page::{INLINE_PAGE_BYTES, PageOptions};
+use super::streams::NativeStreams;
 use super::{Failure, failure, from_optional, optional};
 use crate::contract::EventStoreError;
 use crate::memory::MemoryStore;
@@ -11,7 +15,7 @@ use crate::selection::PAGE_BYTES;
 #[napi]
 #[derive(Debug, Default)]
 pub struct NativeMemoryStore {
-    store: MemoryStore,
+    store: Arc<MemoryStore>,
 }
 
 /// An append's answer; -1 stands for "none".
@@ -97,9 +101,15 @@ impl NativeMemoryStore {
             .map_err(|error| failure(&error))
     }
 
-    /// Frees the log.
+    /// Opens the side of the streams; `on_answers` is called when there are answers to be taken.
+    #[napi(catch_unwind)]
+    pub fn streams(&self, on_answers: Function<'_, (), ()>) -> napi::Result<NativeStreams> {
+        NativeStreams::new(self.store.delivery(), self.store.clone(), &on_answers)
+    }
+
+    /// Takes no new work, ends the streams, and frees the log when their handlers have settled.
     #[napi(catch_unwind)]
     pub fn close(&self) {
-        self.store.close_now();
+        self.store.close_then(|| ());
     }
 }
