@@ -6,13 +6,13 @@ use std::time::Duration;
 use napi::Env;
 use napi::bindgen_prelude::Function;
 use napi_derive::napi;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::completions::{Answer, Answers, Completions};
 use super::stream::NativeStream;
 use super::{Failure, failure};
-use crate::contract::{DurableStreamInfo, EventStoreError, IfActive, RetryPolicy};
-use crate::delivery::{Delivery, Durable, Registration};
+use crate::contract::{DurableStreamInfo, EventQuery, EventStoreError, IfActive, RetryPolicy};
+use crate::delivery::{Delivery, Durable, Registration, check_name};
 use crate::payload::CompiledQuery;
 
 /// The streams of one store for `index.js`. Every call returns at once; answers come later, under
@@ -119,13 +119,19 @@ impl NativeStreams {
     /// Moves an inactive stream's cursor.
     #[napi(catch_unwind)]
     pub fn reset(&self, id: f64, name: String, after: f64) {
-        self.delivery.reset(&name, after as u64, self.reply(id));
+        match check_name(&name) {
+            Ok(()) => self.delivery.reset(&name, after as u64, self.reply(id)),
+            Err(error) => self.completions.push(id, Answer::Failed(error)),
+        }
     }
 
     /// Forgets an inactive stream.
     #[napi(catch_unwind)]
     pub fn delete(&self, id: f64, name: String) {
-        self.delivery.delete(&name, self.reply(id));
+        match check_name(&name) {
+            Ok(()) => self.delivery.delete(&name, self.reply(id)),
+            Err(error) => self.completions.push(id, Answer::Failed(error)),
+        }
     }
 
     fn reply(&self, id: f64) -> Box<dyn FnOnce(Result<(), EventStoreError>) + Send> {
@@ -150,14 +156,30 @@ impl NativeStreams {
 
 fn list_to_json(streams: &[DurableStreamInfo]) -> String {
     let streams = streams.iter().map(|stream| {
-        let filters = serde_json::from_str(&stream.filters_text()).unwrap_or(Value::Null);
         json!({
             "name": stream.name,
-            "query": { "filters": filters },
+            "query": { "filters": filters_to_json(&stream.query) },
             "position": stream.position,
             "head": stream.head_sequence_number.unwrap_or(0),
             "active": stream.active,
         })
     });
-    Value::Array(streams.collect()).to_string()
+    streams.collect::<Value>().to_string()
+}
+
+fn filters_to_json(query: &EventQuery) -> Value {
+    let Some(filters) = &query.filters else {
+        return Value::Null;
+    };
+    let filters = filters.iter().map(|filter| {
+        let mut members = Map::new();
+        if let Some(types) = &filter.event_types {
+            members.insert("event_types".to_owned(), json!(types));
+        }
+        if let Some(predicates) = &filter.payload_predicates {
+            members.insert("payload_predicates".to_owned(), json!(predicates));
+        }
+        Value::Object(members)
+    });
+    filters.collect()
 }
