@@ -94,10 +94,13 @@ if (head === null) {
 }
 
 console.log('\nA durable stream keeps a read model: it goes on where the last run ended.')
+// Without its file the model is made anew from all facts.
 const [before] = await store.listDurableStreams()
+if (before !== undefined && !existsSync(holdersFile)) await store.resetDurableStream(stream)
 const subscription = await store.streamAllDurable(stream, keepHolders, { maxEventsPerCall: 500 })
-const [from, to] = [before?.position ?? 0n, subscription.position]
-console.log(`  it was at fact ${from}, and has caught up with fact ${to}`)
+console.log(
+  `  it was at fact ${before?.position ?? 0n}, and is at fact ${subscription.position} now`
+)
 
 console.log('\nAda reserves a tripod. Nobody else wants it.')
 await reserve('tripod-1', 'Ada')

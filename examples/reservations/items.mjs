@@ -1,6 +1,7 @@
 // The read model: who has what, and how often it was lent. A durable stream keeps it in a file.
 
 import { readFile, rename, writeFile } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 const stream = { name: 'items' }
 const query = { filters: [{ event_types: ['item-reserved', 'item-returned'] }] }
@@ -19,6 +20,8 @@ export async function openItems(store, file) {
       await save(file, model)
     },
     {
+      // A process that was killed keeps the name for some seconds; a second one stands by.
+      ifActive: 'wait',
       // Replays quickly: one file is written for many facts.
       maxEventsPerCall: 500,
       // A full disk is no reason to give up. What can't be saved is tried again.
@@ -68,9 +71,13 @@ async function save(file, model) {
 }
 
 async function forgetCursor(store) {
-  try {
-    await store.resetDurableStream(stream)
-  } catch (error) {
-    if (error.code !== 'DurableStreamNotFound') throw error
+  for (;;) {
+    try {
+      return await store.resetDurableStream(stream)
+    } catch (error) {
+      if (error.code === 'DurableStreamNotFound') return
+      if (error.code !== 'DurableStreamActive') throw error
+      await sleep(500)
+    }
   }
 }
