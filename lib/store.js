@@ -10,7 +10,6 @@ const {
   takeSignal
 } = require('./arguments.js')
 const { FactstrError, settle } = require('./error.js')
-const { callingHandler } = require('./handler-call.js')
 const { Reading } = require('./reading.js')
 const { pushRecords } = require('./records.js')
 const {
@@ -146,10 +145,7 @@ class Store {
   async #register(request) {
     request.signal?.throwIfAborted()
     const stream = settle(await this.#backend.register(request))
-    const forget = callingHandler()?.waitFor(stream)
-    const answer = await stream.registered
-    forget?.()
-    settle(answer)
+    settle(await stream.registered)
     return new EventStreamSubscription(stream)
   }
 

@@ -50,6 +50,9 @@ class Streams {
   async #run(id, stream) {
     this.#streams.set(id, stream)
     busy.add(this)
+    // A handler that registers a stream waits for it, as far as anyone can tell.
+    const forget = callingHandler()?.waitFor(stream)
+    if (forget !== undefined) stream.registered.then(forget)
     await stream.run()
     this.#streams.delete(id)
     if (this.#streams.size === 0) busy.delete(this)

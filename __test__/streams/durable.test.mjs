@@ -67,7 +67,12 @@ describe.each(stores)('durable streams of the $name store', ({ create }) => {
     await appendBatches(store, ...upTo(50).map((n) => 1 + (n % 3)))
     const writing = new AbortController()
     const writers = upTo(4).map(async () => {
-      for (let n = 0; !writing.signal.aborted; n++) await appendBatches(store, 1 + (n % 3))
+      for (let n = 0; !writing.signal.aborted; n++) {
+        await appendBatches(store, 1 + (n % 3))
+        await new Promise((resolve) => {
+          setImmediate(resolve)
+        })
+      }
     })
     const recorders = upTo(8).map((n) =>
       recorder((_, count) => (count % n === 0 ? undefined : Promise.resolve()))
