@@ -16,6 +16,8 @@ export async function sendFacts(store, request, response, serverEnds) {
     'cache-control': 'no-store',
     connection: 'close'
   })
+  // The browser is connected before there is any fact.
+  response.flushHeaders()
   let last = await startOf(store, request)
 
   const send = async (records) => {
