@@ -164,7 +164,8 @@ async function drive({ seed, steps, open, reopens }) {
     },
     async unsubscribe() {
       const history = random.pick(durables)
-      await history.subscription?.unsubscribe()
+      if (history.subscription === undefined) return
+      await history.subscription.unsubscribe()
       history.subscription = undefined
     },
     /** A stream that has failed is to be registered again. */
