@@ -62,7 +62,6 @@ const programs = {
   /** Nobody holds the store or the subscription, and yet they work. */
   async garbage() {
     const delivered = []
-    let held
     await (async () => {
       const store = open()
       await store.streamAll((records) => {
@@ -71,7 +70,6 @@ const programs = {
       await store.streamAllDurable(model, async (records) => {
         delivered.push(records)
       })
-      held = new WeakRef(store)
       for (let n = 0; n < 3; n++) void store.append([event])
     })()
     while (delivered.length < 6) {
@@ -81,8 +79,6 @@ const programs = {
       })
     }
     console.log(`delivered ${delivered.length}`)
-    globalThis.gc()
-    if (held.deref() === undefined) console.log('the store is collected, its streams run')
     process.exit(0)
   },
 
@@ -122,6 +118,23 @@ const programs = {
     const store = open()
     await store.streamAllDurable(model, () => Promise.reject(new Error('rejected')))
     await store.append([event])
+  },
+
+  /** What a handler that hangs has not taken does not pile up. */
+  async stuck() {
+    const store = open()
+    await store.streamAll(never)
+    await store.streamAllDurable(model, never)
+    const large = { event_type: 'large', payload: 'x'.repeat(10_000) }
+    const write = () => Promise.all(Array.from({ length: 100 }, () => store.append([large])))
+    for (let n = 0; n < 20; n++) await write()
+    globalThis.gc()
+    const before = process.memoryUsage().rss
+    for (let n = 0; n < 300; n++) await write()
+    globalThis.gc()
+    const grown = process.memoryUsage().rss - before
+    console.log(grown < 100_000_000 ? 'flat' : `grown by ${grown} bytes for 300,000,000`)
+    process.exit(0)
   },
 
   /** Workers that are stopped while their streams work, wait and hang. */

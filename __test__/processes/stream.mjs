@@ -20,7 +20,13 @@ const subscription = await store.streamAllDurable(
   { ifActive: 'wait', maxEventsPerCall: Number(most) }
 )
 process.send({ registered: true })
+void tellEnd()
 await once(process, 'message')
 await subscription.unsubscribe()
 await store.close()
 process.disconnect()
+
+async function tellEnd() {
+  const { reason } = await subscription.closed
+  if (reason !== 'unsubscribed') process.send({ ended: reason })
+}

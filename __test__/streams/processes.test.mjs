@@ -17,8 +17,9 @@ function notedCalls(path) {
 
 /** The newest number that a process has handled. */
 function follow(child) {
-  const state = { handled: 0, isRegistered: false }
-  child.on('message', ({ handled, registered }) => {
+  const state = { handled: 0, isRegistered: false, ended: undefined }
+  child.on('message', ({ handled, registered, ended: reason }) => {
+    if (reason !== undefined) state.ended = reason
     if (handled !== undefined) state.handled = handled
     if (registered) state.isRegistered = true
   })
@@ -155,4 +156,34 @@ test('one durable name runs once over many processes, and passes from one to the
   }
   // An orderly hand-over repeats nothing.
   expect(order.flatMap(({ notes }) => notedCalls(notes).flat())).toEqual(upTo(total))
+})
+
+test('a holder that was suspended too long has lost its name, and moves no cursor any more', async () => {
+  const folder = temporaryFolder()
+  const path = `${folder}/store.db`
+  const store = closing(await FactstrSqliteStore.open(path))
+  const [suspended, heir] = ['suspended', 'heir'].map((name) => {
+    const child = start('stream.mjs', path, 'model', `${folder}/${name}`, 1)
+    return { notes: `${folder}/${name}`, child, state: follow(child) }
+  })
+  await until(() => suspended.state.isRegistered || heir.state.isRegistered)
+  const [holder, other] = suspended.state.isRegistered ? [suspended, heir] : [heir, suspended]
+  await appendBatches(store, 1, 1)
+  await until(() => holder.state.handled === 2)
+
+  holder.child.kill('SIGSTOP')
+  await appendBatches(store, 1, 1)
+  await until(() => other.state.handled === 4)
+  holder.child.kill('SIGCONT')
+  await until(() => holder.state.ended !== undefined)
+  expect(holder.state.ended).toBe('backend-failed')
+  await appendBatches(store, 1)
+  await until(() => other.state.handled === 5)
+  for (const { child } of [holder, other]) {
+    child.send('stop')
+    expect(await ended(child)).toBe(0)
+  }
+  const [stream] = await store.listDurableStreams()
+  expect(stream).toMatchObject({ position: 5n, active: false })
+  expect(notedCalls(other.notes).flat().slice(-3)).toEqual([3, 4, 5])
 })

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use napi::Env;
 use napi::bindgen_prelude::Function;
 use napi_derive::napi;
 
@@ -103,7 +104,17 @@ impl NativeMemoryStore {
 
     /// Opens the side of the streams; `on_answers` is called when there are answers to be taken.
     #[napi(catch_unwind)]
-    pub fn streams(&self, on_answers: Function<'_, (), ()>) -> napi::Result<NativeStreams> {
+    pub fn streams(
+        &self,
+        env: Env,
+        on_answers: Function<'_, (), ()>,
+    ) -> napi::Result<NativeStreams> {
+        // A worker that is terminated leaves no stream behind that would hold the log.
+        env.add_env_cleanup_hook(Arc::downgrade(&self.store), |store| {
+            if let Some(store) = store.upgrade() {
+                store.close_now();
+            }
+        })?;
         NativeStreams::new(self.store.delivery(), self.store.clone(), &on_answers)
     }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::completions::{Answer, Completions};
 use super::page::TextSink;
-use crate::contract::{StreamEnd, StreamHandlerError};
+use crate::contract::{EventStoreError, StreamEnd, StreamHandlerError};
 use crate::delivery::{Chunk, Pulled, Subscription, Verdict};
 use crate::selection::RowSink;
 
@@ -248,7 +248,7 @@ fn end_text(end: &StreamEnd) -> String {
     json!([
         2,
         end.reason.as_str(),
-        error.map(|error| error.code()),
+        error.map(EventStoreError::code),
         error.map(ToString::to_string),
     ])
     .to_string()
