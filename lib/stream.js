@@ -2,7 +2,7 @@
 
 const { Aborted, Failure, FactstrError } = require('./error.js')
 const { HandlerCall, callingHandler } = require('./handler-call.js')
-const { recordAt } = require('./records.js')
+const { WIDTH, recordAt } = require('./records.js')
 const { Progress, reportFailure } = require('./stream-reports.js')
 const { nextTurn, turnIsOver } = require('./handler-turns.js')
 
@@ -99,9 +99,19 @@ class Stream {
       end = await this.#run()
     } catch (error) {
       this.#native.unsubscribe()
+      await this.#waitFor(() => this.#native.hasEnded())
       end = { reason: 'backend-failed', code: 'BackendFailure', message: `${error?.message}` }
     }
     this.#end(end)
+  }
+
+  /** Waits for something that a wake-up comes with. */
+  async #waitFor(condition) {
+    while (!condition()) {
+      await new Promise((resolve) => {
+        this.#wake = resolve
+      })
+    }
   }
 
   /** The handler is called in the context of the registration, where this function was called. */
@@ -116,7 +126,7 @@ class Stream {
         })
         continue
       }
-      const [kind, ...rest] = JSON.parse(text)
+      const [kind, ...rest] = parse(text)
       if (kind === CALLS) {
         await this.#makeCalls(text, rest)
       } else if (kind === REGISTERED) {
@@ -245,6 +255,22 @@ class Stream {
     if (reason === 'unsubscribed') return new Aborted(this.#request.signal)
     return new Failure(code, message)
   }
+}
+
+/** A damaged payload may be no JSON value, or several. */
+function parse(text) {
+  let parsed
+  try {
+    parsed = JSON.parse(text)
+  } catch (error) {
+    throw new Error(`a stored payload is damaged: ${error.message}`, { cause: error })
+  }
+  const [kind, , values, calls] = parsed
+  if (kind !== CALLS) return parsed
+  let rows = 0
+  for (let at = 0; at < calls?.length; at += 2) rows += calls[at]
+  if (parsed.length === 4 && values.length === rows * WIDTH) return parsed
+  throw new Error('a stored payload is damaged: it is no JSON value')
 }
 
 function recordsOf(values, row, rows) {

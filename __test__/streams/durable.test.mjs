@@ -1,3 +1,5 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+
 import { describe, expect, test } from 'vitest'
 
 import { FactstrSqliteStore } from '../../index.js'
@@ -508,5 +510,29 @@ describe('durable streams of one SQLite file', () => {
     await until(() => live.calls.length === 90 && durable.calls.length === 90)
     expect(live.calls.flat()).toEqual(upTo(135))
     expect(durable.calls).toEqual(live.calls)
+  })
+
+  test('stop at a damaged payload, and stay before it', async () => {
+    for (const damage of ['{"mark":"abc"', '1,9,"x","abc"', '1],[1,1],[1,1']) {
+      const path = `${temporaryFolder()}/store.db`
+      const before = await FactstrSqliteStore.open(path)
+      await before.append([event('a', { mark: 'abc' })])
+      await before.close()
+      const file = readFileSync(path)
+      file.write(damage.padEnd(14), file.indexOf('{"mark":"abc"}'), 'latin1')
+      writeFileSync(path, file)
+
+      const store = closing(await FactstrSqliteStore.open(path))
+      const live = recorder()
+      await store.streamAll(live.handle)
+      const { calls, handle } = recorder()
+      const error = await failure(store.streamAllDurable(model, handle))
+      expect(error).toMatchObject({ name: 'FactstrError', code: 'BackendFailure' })
+      expect(error.message).toContain('a stored payload is damaged')
+      expect(calls).toEqual([])
+      expect((await store.listDurableStreams())[0]).toMatchObject({ position: 0n, active: false })
+      await appendBatches(store, 1)
+      await until(() => live.calls.length === 1)
+    }
   })
 })
