@@ -129,6 +129,123 @@ export interface ReadOptions {
   pageSize?: number | null
 }
 
+/** The name under which a durable stream stores its cursor. */
+export interface DurableStream {
+  /** 1 to 255 bytes of UTF-8. */
+  name: string
+}
+
+/**
+ * Takes one committed batch: all of its events, or the matching ones in their order. With
+ * `maxEventsPerCall` it may take several batches, one after the other.
+ *
+ * The next call waits for what it returns. `false`, a throw and a rejection mean failure; everything
+ * else means success.
+ */
+export type StreamHandler<Record = EventRecord> = (
+  event_records: Record[]
+) => void | boolean | PromiseLike<void | boolean>
+
+/** What happened when a handler failed, and what comes next. */
+export interface StreamFailure<Record = EventRecord> {
+  /** What the handler was called with, as it was committed. Empty if the store failed. */
+  event_records: Record[]
+  /** Which try of these records it was: starts at 1. 0 if the store failed. */
+  attempt: number
+  /**
+   * `'skip'`: a live stream goes on with the next batch. `'retry'`: a durable stream tries the same
+   * records again. `'stop'`: the stream ends, and a durable one's cursor stays before them.
+   */
+  next: 'skip' | 'retry' | 'stop'
+  /** How long until the next try, in milliseconds; `null` if there is none. */
+  retry_delay_ms: number | null
+}
+
+export interface LiveStreamOptions<Record = EventRecord> {
+  /** Unsubscribes. If it aborts before the registration has resolved, that rejects with its reason. */
+  signal?: AbortSignal | null
+  /**
+   * Is told of every failure: a {@link FactstrError} `StreamHandlerFailed` whose `cause` is what the
+   * handler threw, or the store's own error. Without it a process warning is emitted.
+   */
+  onError?: ((error: FactstrError, failure: StreamFailure<Record>) => void) | null
+}
+
+/** How often a durable stream tries records whose handler has failed. */
+export interface StreamRetry {
+  /** Tries in all, a positive integer or `Infinity`. Default 1. */
+  attempts?: number | null
+  /** The wait before the second try, in milliseconds; it doubles with each further try. Default 100. */
+  initialDelayMs?: number | null
+  /** The longest wait, in milliseconds. Default 30000. */
+  maxDelayMs?: number | null
+}
+
+/** How far a durable stream has come. */
+export interface StreamProgress {
+  /** The last processed sequence number. */
+  position: bigint
+  /** The store's newest sequence number, as far as the stream knows. */
+  head_sequence_number: bigint
+}
+
+export interface DurableStreamOptions<Record = EventRecord> extends LiveStreamOptions<Record> {
+  /** Default: one try, then the stream stops. */
+  retry?: StreamRetry | null
+  /**
+   * What if the name is running, here or in another process: `'reject'` (default) rejects with
+   * `DurableStreamActive`, `'wait'` takes over when the holder stops or dies.
+   */
+  ifActive?: 'reject' | 'wait' | null
+  /**
+   * Hands several batches that are there to one call, up to this many events; a batch is never
+   * split, so a larger one comes alone. A positive integer. Default: one batch per call.
+   */
+  maxEventsPerCall?: number | null
+  /** Is told how far the stream is: at most every 100 ms while it works, and when it has caught up. */
+  onProgress?: ((progress: StreamProgress) => void) | null
+}
+
+/** How a stream ended. `error` is there for the two failures. */
+export type StreamEnd =
+  | { reason: 'unsubscribed' | 'store-closed'; error?: undefined }
+  | { reason: 'handler-failed' | 'backend-failed'; error: FactstrError }
+
+/**
+ * A running stream. It keeps the process alive until it ends; dropping this object does not end it.
+ */
+export interface EventStreamSubscription extends Disposable {
+  /**
+   * Ends the stream: no handler call starts after this returns. The promise resolves when the call
+   * that is running has settled and the cursor is stored, so that nothing repeats; awaited inside
+   * that very call, it resolves without waiting for it. Idempotent, never rejects.
+   */
+  unsubscribe(): Promise<void>
+  /** Resolves when the stream has ended, and tells why. Never rejects. */
+  readonly closed: Promise<StreamEnd>
+  /** The last processed sequence number, `0n` before the first. */
+  readonly position: bigint
+  /** Keeps the process alive while the stream runs: the default. */
+  ref(): this
+  /** Lets the process exit although the stream runs. */
+  unref(): this
+  /** Like {@link unsubscribe}, without waiting. */
+  [Symbol.dispose](): void
+}
+
+/** A durable stream as the store knows it. */
+export interface DurableStreamInfo {
+  name: string
+  /** Its filters, `null` for `streamAllDurable`. */
+  query: { filters: EventFilter[] | null }
+  /** The stored cursor: the last sequence number that it is done with, `0n` before the first. */
+  position: bigint
+  /** The store's newest sequence number, `0n` when empty. */
+  head_sequence_number: bigint
+  /** Whether some store, here or in another process, runs it now. */
+  active: boolean
+}
+
 /** The names of the ways in which an operation can fail. They never change. */
 export type FactstrErrorCode =
   | 'EmptyAppend'
@@ -136,6 +253,10 @@ export type FactstrErrorCode =
   | 'InvalidQuery'
   | 'InvalidOptions'
   | 'StoreClosed'
+  | 'DurableStreamActive'
+  | 'DurableStreamQueryMismatch'
+  | 'DurableStreamNotFound'
+  | 'StreamHandlerFailed'
   | 'StoreFormatUnsupported'
   | 'BackendFailure'
   | 'OutcomeUnknown'
@@ -202,7 +323,87 @@ export interface EventStore<Event extends AnyEvent = AnyEvent> extends AsyncDisp
   /** Returns the newest sequence number, `null` when the store is empty. */
   headSequenceNumber(): Promise<bigint | null>
 
-  /** Takes no new work, finishes what is in flight, releases everything. Idempotent. */
+  /**
+   * Calls the handler with every batch that is committed after the registration has resolved, by
+   * this process or another. A failure of the handler is reported, and the stream goes on.
+   *
+   * Rejects with `InvalidOptions`, `StoreClosed`, `BackendFailure`, or the signal's reason.
+   */
+  streamAll(
+    handle: StreamHandler<MatchingRecord<Event, {}>>,
+    options?: LiveStreamOptions<MatchingRecord<Event, {}>> | null
+  ): Promise<EventStreamSubscription>
+
+  /**
+   * Like {@link streamAll}, with the matching events of each batch; a batch without any is not
+   * delivered. The query's cursor is ignored.
+   *
+   * Rejects with `InvalidQuery`, `InvalidOptions`, `StoreClosed`, `BackendFailure`, or the signal's
+   * reason.
+   */
+  streamTo<const Query extends EventQuery<Event>>(
+    query: Query,
+    handle: StreamHandler<MatchingRecord<Event, Query>>,
+    options?: LiveStreamOptions<MatchingRecord<Event, Query>> | null
+  ): Promise<EventStreamSubscription>
+
+  /**
+   * Calls the handler with every batch after the stored cursor of this name, first those that are
+   * there, then those to come. The cursor moves when the handler has succeeded, so a crash repeats
+   * the newest batches at most and never skips one. Resolves when it has caught up with the head as
+   * of the call.
+   *
+   * Rejects with `StreamHandlerFailed`, `DurableStreamActive`, `DurableStreamQueryMismatch`,
+   * `InvalidOptions`, `StoreClosed`, `BackendFailure`, or the signal's reason.
+   */
+  streamAllDurable(
+    stream: DurableStream,
+    handle: StreamHandler<MatchingRecord<Event, {}>>,
+    options?: DurableStreamOptions<MatchingRecord<Event, {}>> | null
+  ): Promise<EventStreamSubscription>
+
+  /**
+   * Like {@link streamAllDurable}, with the matching events of each batch; a batch without any is
+   * not delivered. The query's cursor is ignored.
+   *
+   * Rejects like {@link streamAllDurable}, and with `InvalidQuery`.
+   */
+  streamToDurable<const Query extends EventQuery<Event>>(
+    stream: DurableStream,
+    query: Query,
+    handle: StreamHandler<MatchingRecord<Event, Query>>,
+    options?: DurableStreamOptions<MatchingRecord<Event, Query>> | null
+  ): Promise<EventStreamSubscription>
+
+  /**
+   * Returns the durable streams of this store, by name.
+   *
+   * Rejects with `StoreClosed`, `BackendFailure`.
+   */
+  listDurableStreams(): Promise<DurableStreamInfo[]>
+
+  /**
+   * Moves the cursor of a stream that does not run. The next registration starts after it.
+   *
+   * Rejects with `DurableStreamActive`, `DurableStreamNotFound`, `InvalidOptions`, `StoreClosed`,
+   * `BackendFailure`.
+   *
+   * @param after default `0n`: a full replay
+   */
+  resetDurableStream(stream: DurableStream, after?: SequenceNumber | null): Promise<void>
+
+  /**
+   * Forgets a stream that does not run, cursor and query.
+   *
+   * Rejects like {@link resetDurableStream}.
+   */
+  deleteDurableStream(stream: DurableStream): Promise<void>
+
+  /**
+   * Takes no new work, finishes what is in flight, ends the streams, releases everything. It waits
+   * for the handler calls that are running and stores their cursors; awaited inside such a call, it
+   * resolves without waiting for that one. Idempotent.
+   */
   close(): Promise<void>
 
   [Symbol.asyncDispose](): Promise<void>
@@ -224,6 +425,29 @@ declare abstract class Store<Event extends AnyEvent> implements EventStore<Event
     options?: ReadOptions | null
   ): AsyncIterable<MatchingRecord<Event, Query>>
   headSequenceNumber(): Promise<bigint | null>
+  streamAll(
+    handle: StreamHandler<MatchingRecord<Event, {}>>,
+    options?: LiveStreamOptions<MatchingRecord<Event, {}>> | null
+  ): Promise<EventStreamSubscription>
+  streamTo<const Query extends EventQuery<Event>>(
+    query: Query,
+    handle: StreamHandler<MatchingRecord<Event, Query>>,
+    options?: LiveStreamOptions<MatchingRecord<Event, Query>> | null
+  ): Promise<EventStreamSubscription>
+  streamAllDurable(
+    stream: DurableStream,
+    handle: StreamHandler<MatchingRecord<Event, {}>>,
+    options?: DurableStreamOptions<MatchingRecord<Event, {}>> | null
+  ): Promise<EventStreamSubscription>
+  streamToDurable<const Query extends EventQuery<Event>>(
+    stream: DurableStream,
+    query: Query,
+    handle: StreamHandler<MatchingRecord<Event, Query>>,
+    options?: DurableStreamOptions<MatchingRecord<Event, Query>> | null
+  ): Promise<EventStreamSubscription>
+  listDurableStreams(): Promise<DurableStreamInfo[]>
+  resetDurableStream(stream: DurableStream, after?: SequenceNumber | null): Promise<void>
+  deleteDurableStream(stream: DurableStream): Promise<void>
   close(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
 }

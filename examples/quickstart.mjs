@@ -1,9 +1,12 @@
 // Equipment reservations, on a SQLite file. Run it twice: the facts survive.
 
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+
 import { FactstrSqliteStore } from '../index.js'
 
-const path = new URL('../quickstart.db', import.meta.url).pathname
-const store = await FactstrSqliteStore.open(process.platform === 'win32' ? path.slice(1) : path)
+const file = fileURLToPath(new URL('../quickstart.db', import.meta.url))
+const store = await FactstrSqliteStore.open(file)
 
 /** The facts that matter to a decision about one item, and no others. */
 function contextOf(itemId) {
@@ -54,11 +57,31 @@ async function giveBack(itemId) {
   console.log(`  ${person} returns ${itemId}`)
 }
 
+/** A read model: who has what, kept in a file beside the store by a durable stream. */
+const holdersFile = `${file}.holders.json`
+const stream = { name: 'holders' }
+const holders = new Map(existsSync(holdersFile) ? JSON.parse(readFileSync(holdersFile)) : [])
+
+/** After a crash the newest facts may come again; here that changes nothing. */
+function keepHolders(facts) {
+  for (const { event_type: type, payload } of facts) {
+    if (type === 'item-reserved') holders.set(payload.item_id, payload.person)
+    else holders.delete(payload.item_id)
+  }
+  writeFileSync(holdersFile, JSON.stringify([...holders]))
+}
+
+/** The stream goes on by itself; this waits until it has come as far as the log is now. */
+async function upToDate(subscription) {
+  const now = await store.headSequenceNumber()
+  while (subscription.position < now) await new Promise((resolve) => setTimeout(resolve, 1))
+}
+
 const head = await store.headSequenceNumber()
 if (head === null) {
-  console.log(`\nA new store: ${path}`)
+  console.log(`\nA new store: ${file}`)
 } else {
-  console.log(`\nThe store has ${head} facts from earlier runs: ${path}`)
+  console.log(`\nThe store has ${head} facts from earlier runs: ${file}`)
   for await (const { sequence_number: number, event_type: type, payload } of store.read(
     {},
     { backwards: true, limit: 3 }
@@ -69,6 +92,15 @@ if (head === null) {
   await giveBack('camera-1')
   await giveBack('tripod-1')
 }
+
+console.log('\nA durable stream keeps a read model: it goes on where the last run ended.')
+// Without its file the model is made anew from all facts.
+const [before] = await store.listDurableStreams()
+if (before !== undefined && !existsSync(holdersFile)) await store.resetDurableStream(stream)
+const subscription = await store.streamAllDurable(stream, keepHolders, { maxEventsPerCall: 500 })
+console.log(
+  `  it was at fact ${before?.position ?? 0n}, and is at fact ${subscription.position} now`
+)
 
 console.log('\nAda reserves a tripod. Nobody else wants it.')
 await reserve('tripod-1', 'Ada')
@@ -97,6 +129,10 @@ for (const item of ['camera-1', 'tripod-1']) {
   )
   console.log(`  ${item}: ${holderOf(facts)} has it, context version ${version}`)
 }
+
+console.log('\nThe read model has followed by itself.')
+await upToDate(subscription)
+for (const [item, person] of holders) console.log(`  ${item}: ${person}`)
 
 console.log(
   `\nThe store has ${await store.headSequenceNumber()} facts. Run me again: they survive.`

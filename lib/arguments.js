@@ -131,14 +131,18 @@ function takeOptions(options, known) {
   if (typeof options !== 'object' || Array.isArray(options)) {
     throw new FactstrError('InvalidOptions', 'options: must be an object')
   }
-  for (const key of Object.keys(options)) {
+  refuseUnknown(options, 'options', known, 'option')
+  return options
+}
+
+/** @param kind what a member is called in the message */
+function refuseUnknown(object, path, known, kind) {
+  for (const key of Object.keys(object)) {
     if (!known.includes(key)) {
-      const names = known.join(', ')
-      const message = `${member('options', key)}: unknown option (there is ${names})`
+      const message = `${member(path, key)}: unknown ${kind} (there is ${known.join(', ')})`
       throw new FactstrError('InvalidOptions', message)
     }
   }
-  return options
 }
 
 function takePositiveInteger(value, path, fallback) {
@@ -163,6 +167,7 @@ module.exports = {
   encodeEvents,
   encodeQuery,
   encodeSequenceNumber,
+  refuseUnknown,
   takeBoolean,
   takeOptions,
   takePositiveInteger,

@@ -14,16 +14,28 @@ Object.defineProperty(FactstrError.prototype, 'name', {
 
 /** A store's negative answer. It becomes an error only where the caller's stack is at hand. */
 class Failure {
-  constructor(code, message) {
+  /** @param options an error's options, if it has a cause */
+  constructor(code, message, options) {
     this.code = code
     this.message = message
+    this.options = options
+  }
+}
+
+/** The answer to what a signal has ended: becomes the signal's reason. */
+class Aborted {
+  constructor(signal) {
+    this.signal = signal
   }
 }
 
 /** Passes an answer through, and throws a failure. */
 function settle(answer) {
-  if (answer instanceof Failure) throw new FactstrError(answer.code, answer.message)
+  if (answer instanceof Failure) {
+    throw new FactstrError(answer.code, answer.message, answer.options)
+  }
+  if (answer instanceof Aborted) throw answer.signal.reason
   return answer
 }
 
-module.exports = { Failure, FactstrError, settle }
+module.exports = { Aborted, Failure, FactstrError, settle }

@@ -4,12 +4,16 @@ const { NativeMemoryStore } = require('../native.js')
 const { Failure } = require('./error.js')
 const { openPage } = require('./records.js')
 const { Store } = require('./store.js')
+const { Streams } = require('./streams.js')
 const { inTurn } = require('./turns.js')
 
 /** Answers at once; only the later pages of a long result wait for a turn of the event loop. */
 class MemoryBackend {
   closed = false
   #native = new NativeMemoryStore()
+  /** Made when first used. */
+  #streams
+  #closing
 
   append(events) {
     return answer(() => this.#native.append(events))
@@ -33,9 +37,33 @@ class MemoryBackend {
     return answer(() => this.#native.head())
   }
 
+  register(request) {
+    return this.#streaming().register(request)
+  }
+
+  listStreams() {
+    return this.#streaming().list()
+  }
+
+  resetStream(name, after) {
+    return this.#streaming().reset(name, after)
+  }
+
+  deleteStream(name) {
+    return this.#streaming().delete(name)
+  }
+
+  #streaming() {
+    this.#streams ??= new Streams((onAnswers) => this.#native.streams(onAnswers))
+    return this.#streams
+  }
+
   close() {
     this.closed = true
     this.#native.close()
+    if (this.#streams === undefined) return undefined
+    this.#closing ??= this.#streams.ended()
+    return this.#streams.waitable(this.#closing)
   }
 }
 

@@ -6,7 +6,7 @@ const { inTurn } = require('./turns.js')
 
 /** Numbers per answer: kind, id, and two more. */
 const WIDTH = 4
-const [APPENDED, CONFLICT, PAGE, NUMBER, DONE] = [0, 1, 2, 3, 4]
+const [APPENDED, CONFLICT, PAGE, NUMBER, DONE, TEXT, WOKEN] = [0, 1, 2, 3, 4, 6, 7]
 
 /** Operations handed to the native side at once; more wait here, in order. */
 const MOST_IN_FLIGHT = 4096
@@ -20,12 +20,19 @@ class Operations {
   #inFlight = new Map()
   #lined = []
   #lastId = 0
+  /** How many reasons there are to keep the process alive. */
+  #holding = 0
+  #onWoken
 
-  /** @param Native the class of the native store */
-  constructor(Native) {
+  /**
+   * @param open makes the native side, given a function to call when there are answers
+   * @param onWoken is called with the id of each stream that has something to take
+   */
+  constructor(open, onWoken) {
     // The native side holds this function as long as it lives, so it must not hold the store.
     const self = new WeakRef(this)
-    this.#native = new Native(() => self.deref()?.#takeAnswers())
+    this.#native = open(() => self.deref()?.#takeAnswers())
+    this.#onWoken = onWoken
   }
 
   get native() {
@@ -34,6 +41,18 @@ class Operations {
 
   get inFlight() {
     return this.#inFlight.size
+  }
+
+  /**
+   * Keeps the process alive until it is called as often with `false`.
+   *
+   * @returns whether the native side was told, and calls when it has answers again
+   */
+  hold(alive) {
+    this.#holding += alive ? 1 : -1
+    const isTold = this.#holding === (alive ? 1 : 0)
+    if (isTold) this.#native.hold(alive)
+    return isTold
   }
 
   /** @param begin is called with an id, in the order of the calls of `start` */
@@ -46,7 +65,7 @@ class Operations {
 
   #begin(begin, resolve) {
     if (this.#inFlight.size === 0) {
-      this.#native.hold(true)
+      this.hold(true)
       busy.add(this)
     }
     const id = ++this.#lastId
@@ -67,8 +86,13 @@ class Operations {
 
   #takeAnswers() {
     const { numbers, texts } = this.#native.takeAnswers()
+    const wasBusy = this.#inFlight.size > 0
     let text = 0
     for (let at = 0; at < numbers.length; at += WIDTH) {
+      if (numbers[at] === WOKEN) {
+        this.#onWoken(numbers[at + 1])
+        continue
+      }
       const answer = read(numbers, at, () => texts[text++])
       this.#settle(numbers[at + 1], answer)
     }
@@ -76,14 +100,14 @@ class Operations {
       const { begin, resolve } = this.#lined.shift()
       this.#begin(begin, resolve)
     }
-    if (this.#inFlight.size === 0) this.#rest()
-    else if (numbers.length > 0) inTurn(() => this.#takeAnswers())
+    const isTold = wasBusy && this.#inFlight.size === 0 && this.#rest()
+    if (numbers.length > 0 && !isTold) inTurn(() => this.#takeAnswers())
   }
 
-  /** Nothing is in flight, so nothing keeps the process alive. */
+  /** Nothing is in flight, so nothing of it keeps the process alive. */
   #rest() {
-    this.#native.hold(false)
     busy.delete(this)
+    return this.hold(false)
   }
 }
 
@@ -99,6 +123,8 @@ function read(numbers, at, nextText) {
       return numbers[at + 2]
     case DONE:
       return undefined
+    case TEXT:
+      return nextText()
     default:
       return new Failure(nextText(), nextText())
   }

@@ -46,4 +46,4 @@ function pushRecords(page, records) {
   for (let row = 0; row < page.rows; row++) records.push(recordAt(page.values, row))
 }
 
-module.exports = { openPage, pushRecords, recordAt }
+module.exports = { WIDTH, openPage, pushRecords, recordAt }

@@ -1,11 +1,14 @@
 'use strict'
 
+const { AsyncResource } = require('node:async_hooks')
+
 const { NativeSqliteStore } = require('../native.js')
 const { takeBoolean, takeOptions } = require('./arguments.js')
 const { Failure, FactstrError, settle } = require('./error.js')
 const { Operations } = require('./operations.js')
 const { openPage } = require('./records.js')
 const { Store } = require('./store.js')
+const { Streams } = require('./streams.js')
 
 const OPTIONS = ['durability', 'busyTimeoutMs', 'readOnly']
 /** Beyond this a timer of the platform would overflow: 24 days. */
@@ -20,6 +23,8 @@ class SqliteBackend {
   #path
   #options
   #operations
+  /** Made when first used. */
+  #streams
   /** `undefined` until opened, and again after opening has failed. */
   #opening
   #isOpen = false
@@ -42,7 +47,7 @@ class SqliteBackend {
     let failure
     try {
       const options = takeSqliteOptions(this.#path, this.#options)
-      this.#operations ??= new Operations(NativeSqliteStore)
+      this.#operations ??= new Operations((onAnswers) => new NativeSqliteStore(onAnswers))
       const { native } = this.#operations
       const opened = await this.#operations.start((id) => native.open(id, this.#path, options))
       if (opened instanceof Failure) failure = opened
@@ -53,17 +58,26 @@ class SqliteBackend {
     if (!this.#isOpen) this.#opening = undefined
     const waiting = this.#waiting
     this.#waiting = []
-    for (const { begin, resolve } of waiting) {
-      resolve(failure ?? this.#operations.start(begin))
-    }
+    for (const { begin, resolve } of waiting) resolve(failure ?? begin())
     return failure
   }
 
-  #run(begin) {
-    if (this.#isOpen) return this.#operations.start(begin)
+  #run(operation) {
+    return this.#whenOpen(() => this.#operations.start(operation))
+  }
+
+  #whenOpen(begin) {
+    if (this.#isOpen) return begin()
     return new Promise((resolve) => {
       this.#waiting.push({ begin, resolve })
       this.open()
+    })
+  }
+
+  #streaming(begin) {
+    return this.#whenOpen(() => {
+      this.#streams ??= new Streams((onAnswers) => this.#operations.native.streams(onAnswers))
+      return begin(this.#streams)
     })
   }
 
@@ -90,16 +104,37 @@ class SqliteBackend {
     return this.#run((id) => this.#operations.native.head(id))
   }
 
+  register(request) {
+    // A stream's handler is called in the context of its registration.
+    return this.#streaming(AsyncResource.bind((streams) => streams.register(request)))
+  }
+
+  listStreams() {
+    return this.#streaming((streams) => streams.list())
+  }
+
+  resetStream(name, after) {
+    return this.#streaming((streams) => streams.reset(name, after))
+  }
+
+  deleteStream(name) {
+    return this.#streaming((streams) => streams.delete(name))
+  }
+
   close() {
     this.closed = true
     this.#closing ??= this.#close()
-    return this.#closing
+    return this.#streams?.waitable(this.#closing) ?? this.#closing
   }
 
   async #close() {
+    // What was asked before is begun when the file is open, streams included.
     await this.#opening
     if (!this.#isOpen) return undefined
-    return this.#operations.start((id) => this.#operations.native.close(id))
+    // The native side ends the streams, but only their own answers tell when all is told.
+    const closed = this.#operations.start((id) => this.#operations.native.close(id))
+    await this.#streams?.ended()
+    return closed
   }
 }
 

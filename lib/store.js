@@ -12,6 +12,13 @@ const {
 const { FactstrError, settle } = require('./error.js')
 const { Reading } = require('./reading.js')
 const { pushRecords } = require('./records.js')
+const {
+  takeDurableOptions,
+  takeHandler,
+  takeLiveOptions,
+  takeStream
+} = require('./stream-arguments.js')
+const { EventStreamSubscription } = require('./subscription.js')
 
 const READ_OPTIONS = ['after', 'before', 'limit', 'backwards', 'signal', 'pageSize']
 
@@ -95,6 +102,73 @@ class Store {
   async headSequenceNumber() {
     this.#refuseClosed()
     return sequenceNumber(settle(await this.#backend.head()))
+  }
+
+  async streamAll(handle, options) {
+    this.#refuseClosed()
+    return await this.#register({
+      filters: 'null',
+      handle: takeHandler(handle),
+      ...takeLiveOptions(options)
+    })
+  }
+
+  async streamTo(query, handle, options) {
+    this.#refuseClosed()
+    return await this.#register({
+      filters: encodeQuery(query).filters,
+      handle: takeHandler(handle),
+      ...takeLiveOptions(options)
+    })
+  }
+
+  async streamAllDurable(stream, handle, options) {
+    this.#refuseClosed()
+    return await this.#register({
+      name: takeStream(stream),
+      filters: 'null',
+      handle: takeHandler(handle),
+      ...takeDurableOptions(options)
+    })
+  }
+
+  async streamToDurable(stream, query, handle, options) {
+    this.#refuseClosed()
+    return await this.#register({
+      name: takeStream(stream),
+      filters: encodeQuery(query).filters,
+      handle: takeHandler(handle),
+      ...takeDurableOptions(options)
+    })
+  }
+
+  async #register(request) {
+    request.signal?.throwIfAborted()
+    const stream = settle(await this.#backend.register(request))
+    settle(await stream.registered)
+    return new EventStreamSubscription(stream)
+  }
+
+  async listDurableStreams() {
+    this.#refuseClosed()
+    const streams = JSON.parse(settle(await this.#backend.listStreams()))
+    return streams.map(({ position, head, ...info }) => ({
+      ...info,
+      position: BigInt(position),
+      head_sequence_number: BigInt(head)
+    }))
+  }
+
+  async resetDurableStream(stream, after) {
+    this.#refuseClosed()
+    const name = takeStream(stream)
+    const position = encodeSequenceNumber(after ?? 0, 'after', 'InvalidOptions')
+    settle(await this.#backend.resetStream(name, position))
+  }
+
+  async deleteDurableStream(stream) {
+    this.#refuseClosed()
+    settle(await this.#backend.deleteStream(takeStream(stream)))
   }
 
   async close() {

@@ -36,6 +36,8 @@
 
 mod contract;
 #[cfg(any(feature = "memory", feature = "sqlite"))]
+mod delivery;
+#[cfg(any(feature = "memory", feature = "sqlite"))]
 mod index;
 #[cfg(feature = "memory")]
 mod memory;
@@ -49,8 +51,10 @@ mod selection;
 mod sqlite;
 
 pub use contract::{
-    AppendResult, DurableStream, EventFilter, EventQuery, EventRecord, EventStore, EventStoreError,
-    NewEvent, QueryResult, ReadOptions, ReadPage,
+    AppendResult, DurableStream, DurableStreamInfo, DurableStreamOptions, EventFilter, EventQuery,
+    EventRecord, EventStore, EventStoreError, EventStream, HandleStream, IfActive, NewEvent,
+    OnStreamError, OnStreamProgress, QueryResult, ReadOptions, ReadPage, RetryPolicy, StreamEnd,
+    StreamEndReason, StreamHandlerError, StreamHandlerFuture, StreamOptions, StreamProgress,
 };
 #[cfg(feature = "memory")]
 pub use memory::MemoryStore;

@@ -1,7 +1,8 @@
 // Real processes that use a store.
 
-import { fork } from 'node:child_process'
+import { fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 
 import { onTestFinished } from 'vitest'
@@ -38,4 +39,19 @@ export async function ended(child) {
   if (child.exitCode !== null || child.signalCode !== null) return child.exitCode
   const [code] = await once(child, 'exit')
   return code
+}
+
+/** Runs a script of this folder to its end. */
+export async function run(script, ...args) {
+  const program = fileURLToPath(new URL(script, import.meta.url))
+  const child = spawn(process.execPath, ['--expose-gc', program, ...args])
+  onTestFinished(() => {
+    child.kill('SIGKILL')
+  })
+  const [output, errors, [code, signal]] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    once(child, 'exit')
+  ])
+  return { output: output.trim().split('\n'), errors, code: signal ?? code }
 }

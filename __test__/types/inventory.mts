@@ -7,12 +7,18 @@ import {
   type AnyEvent,
   type AppendIfResult,
   type AppendResult,
+  type DurableStreamInfo,
+  type DurableStreamOptions,
   type EventQuery,
   type EventRecord,
   type EventStore,
+  type EventStreamSubscription,
   type FactstrErrorCode,
   type NewEvent,
-  type QueryResult
+  type QueryResult,
+  type StreamEnd,
+  type StreamHandler,
+  type StreamProgress
 } from '../../index.js'
 
 type Inventory =
@@ -111,8 +117,118 @@ for await (const record of store.read(
 }
 const iterable: AsyncIterable<Reserved | Returned | Counted> = store.read()
 
+const live: EventStreamSubscription = await store.streamAll((records) => {
+  same<(typeof records)[number], Reserved | Returned | Counted>()
+})
+await store.streamTo({ filters: [{ event_types: ['item-reserved'] }] }, async (records) => {
+  same<(typeof records)[number], Reserved>()
+})
+await store.streamTo(
+  {
+    filters: [{ event_types: ['item-reserved'] }, { event_types: ['stock-counted'] }]
+  },
+  (records) => {
+    same<(typeof records)[number], Reserved | Counted>()
+    return records.length > 0
+  },
+  {
+    signal: AbortSignal.timeout(1),
+    onError(error, failure) {
+      same<typeof error, FactstrError>()
+      same<(typeof failure)['event_records'][number], Reserved | Counted>()
+      same<typeof failure.next, 'skip' | 'retry' | 'stop'>()
+      same<typeof failure.retry_delay_ms, number | null>()
+    }
+  }
+)
+await store.streamTo({ filters: [{ payload_predicates: [1] }] }, (records) => {
+  same<(typeof records)[number], Reserved | Returned | Counted>()
+})
+await store.streamTo(anyQuery, async (records) => {
+  same<(typeof records)[number], Reserved | Returned | Counted>()
+  return true
+})
+const durable = await store.streamAllDurable(
+  { name: 'everything' },
+  (records) => {
+    same<(typeof records)[number], Reserved | Returned | Counted>()
+  },
+  {
+    signal: null,
+    retry: { attempts: Infinity, initialDelayMs: 10, maxDelayMs: 1000 },
+    ifActive: 'wait',
+    maxEventsPerCall: 500,
+    onProgress(progress) {
+      same<typeof progress, StreamProgress>()
+    }
+  }
+)
+await onDisk.streamToDurable(
+  { name: 'returns' },
+  { filters: [{ event_types: ['item-returned'] }] },
+  async (records) => {
+    same<(typeof records)[number], Returned>()
+  },
+  { retry: { attempts: 3 } }
+)
+const general: StreamHandler = async ([record]) => record?.payload !== null
+await store.streamAll(general)
+await store.streamTo({ filters: [{ event_types: ['stock-counted'] }] }, general)
+const durableOptions: DurableStreamOptions = { ifActive: 'reject' }
+await store.streamAllDurable({ name: 'general' }, general, durableOptions)
+
+const position: bigint = durable.position
+same<Awaited<typeof live.closed>, StreamEnd>()
+const end = await live.closed
+if (end.reason === 'handler-failed' || end.reason === 'backend-failed') {
+  same<typeof end.error, FactstrError>()
+} else {
+  same<typeof end.reason, 'unsubscribed' | 'store-closed'>()
+}
+{
+  using scopedStream = durable.unref().ref()
+  await scopedStream.unsubscribe()
+}
+const listed: DurableStreamInfo[] = await store.listDurableStreams()
+await store.resetDurableStream({ name: 'returns' })
+await store.resetDurableStream({ name: 'returns' }, 10n)
+await store.deleteDurableStream({ name: 'returns' })
+
+// @ts-expect-error an event type that does not exist
+await store.streamTo({ filters: [{ event_types: ['item-stolen'] }] }, () => {})
+await store.streamToDurable(
+  { name: 'a' },
+  // @ts-expect-error a misspelt member
+  { filters: [{ event_type: ['item-reserved'] }] },
+  () => {}
+)
+// @ts-expect-error a handler is needed
+await store.streamAll()
+// @ts-expect-error a handler is a function
+await store.streamAll({ handle() {} })
+// @ts-expect-error what a handler returns is nothing or a boolean
+await store.streamAll((records) => records.length)
+// @ts-expect-error the handler of other events
+await store.streamAll((records: Counted[]) => records.length > 0)
+// @ts-expect-error a live stream has no retry
+await store.streamAll(() => {}, { retry: { attempts: 3 } })
+// @ts-expect-error a durable stream has a name
+await store.streamAllDurable('everything', () => {})
+// @ts-expect-error a misspelt option
+await store.streamAllDurable({ name: 'a' }, () => {}, { retry: { attempt: 3 } })
+// @ts-expect-error neither of the two
+await store.streamAllDurable({ name: 'a' }, () => {}, { ifActive: 'steal' })
+// @ts-expect-error a name is a string
+await store.deleteDurableStream({ name: 7 })
+
 const untyped: EventStore = new FactstrMemoryStore()
 await untyped.append([{ event_type: 'anything', payload: { at: new Date() } }])
+await untyped.streamTo({ filters: [{ event_types: ['anything'] }] }, (records) => {
+  same<(typeof records)[number], EventRecord<'anything', unknown>>()
+})
+await untyped.streamAll((records) => {
+  same<(typeof records)[number], EventRecord<string, unknown>>()
+})
 const found = await untyped.query({ filters: [{ event_types: ['anything'] }] })
 same<(typeof found)['event_records'][number], EventRecord<'anything', unknown>>()
 const event: AnyEvent = { event_type: 'anything', payload: null }
@@ -134,4 +250,4 @@ try {
   }
 }
 
-void [person, appended, iterable, event]
+void [person, appended, iterable, event, position, listed]

@@ -1,5 +1,7 @@
 use thiserror::Error;
 
+use super::StreamHandlerError;
+
 /// Why an operation failed. Nothing was committed unless the variant says otherwise.
 ///
 /// [`code`](Self::code) gives the same stable names that the Node.js package uses.
@@ -21,6 +23,25 @@ pub enum EventStoreError {
     /// The store was closed.
     #[error("the store is closed")]
     StoreClosed,
+    /// Another registration, here or in another process, runs the durable stream.
+    #[error("the durable stream '{0}' is active")]
+    DurableStreamActive(String),
+    /// The durable stream was registered with other filters.
+    #[error(
+        "the durable stream '{0}' has another query; delete it, or give the new query another name"
+    )]
+    DurableStreamQueryMismatch(String),
+    /// There is no durable stream of this name.
+    #[error("there is no durable stream '{0}'")]
+    DurableStreamNotFound(String),
+    /// A durable stream's handler failed, and with it the stream's registration or the stream.
+    #[error("the handler of the durable stream '{stream}' failed: {source}")]
+    StreamHandlerFailed {
+        /// The stream's name.
+        stream: String,
+        /// What the handler returned last.
+        source: StreamHandlerError,
+    },
     /// The database was written by a newer format, or is no event store.
     #[error("{0}")]
     StoreFormatUnsupported(String),
@@ -58,6 +79,10 @@ impl EventStoreError {
             Self::InvalidQuery(_) => "InvalidQuery",
             Self::InvalidOptions(_) => "InvalidOptions",
             Self::StoreClosed => "StoreClosed",
+            Self::DurableStreamActive(_) => "DurableStreamActive",
+            Self::DurableStreamQueryMismatch(_) => "DurableStreamQueryMismatch",
+            Self::DurableStreamNotFound(_) => "DurableStreamNotFound",
+            Self::StreamHandlerFailed { .. } => "StreamHandlerFailed",
             Self::StoreFormatUnsupported(_) => "StoreFormatUnsupported",
             Self::BackendFailure(_) => "BackendFailure",
             Self::OutcomeUnknown(_) => "OutcomeUnknown",

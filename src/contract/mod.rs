@@ -4,12 +4,18 @@
 
 mod error;
 mod event;
+mod handler;
 mod query;
 mod store;
 mod stream;
 
 pub use error::EventStoreError;
 pub use event::{AppendResult, EventRecord, NewEvent, QueryResult};
+pub use handler::{HandleStream, StreamHandlerError, StreamHandlerFuture};
 pub use query::{EventFilter, EventQuery};
 pub use store::{EventStore, ReadOptions, ReadPage};
-pub use stream::DurableStream;
+pub(crate) use stream::RunningStream;
+pub use stream::{
+    DurableStream, DurableStreamInfo, DurableStreamOptions, EventStream, IfActive, OnStreamError,
+    OnStreamProgress, RetryPolicy, StreamEnd, StreamEndReason, StreamOptions, StreamProgress,
+};

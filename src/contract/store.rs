@@ -2,7 +2,10 @@ use std::num::NonZeroUsize;
 
 use async_trait::async_trait;
 
-use super::{AppendResult, EventQuery, EventRecord, EventStoreError, NewEvent, QueryResult};
+use super::{
+    AppendResult, DurableStream, DurableStreamInfo, DurableStreamOptions, EventQuery, EventRecord,
+    EventStoreError, EventStream, HandleStream, NewEvent, QueryResult, StreamOptions,
+};
 
 /// One append-only log of facts. Every store implements it, and `dyn EventStore` works too.
 ///
@@ -51,7 +54,114 @@ pub trait EventStore: Send + Sync {
     /// Returns the newest sequence number, `None` for an empty store.
     async fn head_sequence_number(&self) -> Result<Option<u64>, EventStoreError>;
 
-    /// Takes no new work, finishes what is in flight and releases everything. Idempotent.
+    /// Hands every batch committed from now on to `handle`, one after another in committed order.
+    async fn stream_all(&self, handle: HandleStream) -> Result<EventStream, EventStoreError> {
+        self.stream_to_with(&EventQuery::all(), handle, StreamOptions::default())
+            .await
+    }
+
+    /// Like [`stream_all`](Self::stream_all), with options.
+    async fn stream_all_with(
+        &self,
+        handle: HandleStream,
+        options: StreamOptions,
+    ) -> Result<EventStream, EventStoreError> {
+        self.stream_to_with(&EventQuery::all(), handle, options)
+            .await
+    }
+
+    /// Hands the matching events of every batch committed from now on to `handle`. Batches without
+    /// a match are not delivered. The query's cursor is ignored.
+    async fn stream_to(
+        &self,
+        event_query: &EventQuery,
+        handle: HandleStream,
+    ) -> Result<EventStream, EventStoreError> {
+        self.stream_to_with(event_query, handle, StreamOptions::default())
+            .await
+    }
+
+    /// Like [`stream_to`](Self::stream_to), with options.
+    ///
+    /// The handler runs on the current Tokio runtime, or, where there is none, on one of the crate's
+    /// own. A handler that fails is reported, and the stream goes on; a panic is a failure.
+    async fn stream_to_with(
+        &self,
+        event_query: &EventQuery,
+        handle: HandleStream,
+        options: StreamOptions,
+    ) -> Result<EventStream, EventStoreError>;
+
+    /// Hands every batch after the stream's stored cursor to `handle`, and goes on with what will be
+    /// committed.
+    async fn stream_all_durable(
+        &self,
+        durable_stream: &DurableStream,
+        handle: HandleStream,
+    ) -> Result<EventStream, EventStoreError> {
+        let options = DurableStreamOptions::default();
+        self.stream_to_durable_with(durable_stream, &EventQuery::all(), handle, options)
+            .await
+    }
+
+    /// Like [`stream_all_durable`](Self::stream_all_durable), with options.
+    async fn stream_all_durable_with(
+        &self,
+        durable_stream: &DurableStream,
+        handle: HandleStream,
+        options: DurableStreamOptions,
+    ) -> Result<EventStream, EventStoreError> {
+        self.stream_to_durable_with(durable_stream, &EventQuery::all(), handle, options)
+            .await
+    }
+
+    /// Hands the matching events of every batch after the stream's stored cursor to `handle`, and
+    /// goes on with what will be committed.
+    async fn stream_to_durable(
+        &self,
+        durable_stream: &DurableStream,
+        event_query: &EventQuery,
+        handle: HandleStream,
+    ) -> Result<EventStream, EventStoreError> {
+        let options = DurableStreamOptions::default();
+        self.stream_to_durable_with(durable_stream, event_query, handle, options)
+            .await
+    }
+
+    /// Like [`stream_to_durable`](Self::stream_to_durable), with options.
+    ///
+    /// Completes when the stream has caught up with the head as of the call. The cursor moves only
+    /// past batches with which the handler has succeeded, or that do not match. Dropping the future
+    /// before it completes unsubscribes.
+    async fn stream_to_durable_with(
+        &self,
+        durable_stream: &DurableStream,
+        event_query: &EventQuery,
+        handle: HandleStream,
+        options: DurableStreamOptions,
+    ) -> Result<EventStream, EventStoreError>;
+
+    /// Lists the durable streams that the store knows, by name.
+    async fn list_durable_streams(&self) -> Result<Vec<DurableStreamInfo>, EventStoreError>;
+
+    /// Moves the cursor of a durable stream that is not active: it will start after `after`, with
+    /// whole batches. 0 replays everything.
+    async fn reset_durable_stream(
+        &self,
+        durable_stream: &DurableStream,
+        after: u64,
+    ) -> Result<(), EventStoreError>;
+
+    /// Forgets a durable stream that is not active.
+    async fn delete_durable_stream(
+        &self,
+        durable_stream: &DurableStream,
+    ) -> Result<(), EventStoreError>;
+
+    /// Takes no new work, finishes what is in flight, ends the streams (a running handler is waited
+    /// for, its cursor stored) and releases everything. Idempotent.
+    ///
+    /// Called from inside of a stream's handler it does not wait for the handlers.
     async fn close(&self) -> Result<(), EventStoreError>;
 }
 

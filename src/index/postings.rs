@@ -2,28 +2,9 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::hash::{BuildHasherDefault, Hasher};
 
 use super::cursor::{PostingList, Segment};
-use crate::payload::Facet;
-
-/// A facet is a hash already.
-#[derive(Debug, Default, Clone)]
-struct FacetHasher(u64);
-
-impl Hasher for FacetHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only facets are hashed");
-    }
-
-    fn write_u64(&mut self, facet: u64) {
-        self.0 = facet;
-    }
-}
+use crate::payload::{Facet, FacetHash};
 
 /// Most facets of a log belong to one event only.
 #[derive(Debug, Clone)]
@@ -32,7 +13,7 @@ enum Positions {
     Many(Vec<u64>),
 }
 
-type Shard = HashMap<Facet, Positions, BuildHasherDefault<FacetHasher>>;
+type Shard = HashMap<Facet, Positions, FacetHash>;
 
 /// The postings of a growing part of the log.
 ///

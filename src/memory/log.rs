@@ -3,7 +3,7 @@ use std::ops::ControlFlow;
 use crate::contract::{AppendResult, EventStoreError};
 use crate::index::{Cursor, FacetMap};
 use crate::payload::{CompiledQuery, PreparedBatch};
-use crate::selection::{Row, Snapshot, Span, now_in_micros, walk};
+use crate::selection::{Row, Snapshot, Span, walk};
 
 /// Events are kept in chunks of this many, so that growing never moves them.
 const CHUNK: usize = 4_096;
@@ -15,6 +15,8 @@ const SHARDS: usize = 256;
 pub(crate) struct Log {
     chunks: Vec<Vec<StoredEvent>>,
     facets: FacetMap,
+    /// The first and the last event of each batch of more than one.
+    batches: Vec<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -30,6 +32,7 @@ impl Default for Log {
         Self {
             chunks: Vec::new(),
             facets: FacetMap::new(SHARDS),
+            batches: Vec::new(),
         }
     }
 }
@@ -40,8 +43,7 @@ impl Log {
         (full + self.chunks.last().map_or(0, Vec::len)) as u64
     }
 
-    pub(super) fn append(&mut self, batch: &PreparedBatch) -> AppendResult {
-        let occurred_at = now_in_micros();
+    pub(super) fn append(&mut self, batch: &PreparedBatch, occurred_at: i64) -> AppendResult {
         let before = self.len();
         for (event, sequence_number) in batch.events().zip(before + 1..) {
             if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
@@ -58,11 +60,26 @@ impl Log {
             }
             self.facets.push(sequence_number, event.facets);
         }
+        if batch.len() > 1 {
+            self.batches.push((before + 1, self.len()));
+        }
         AppendResult {
             first_sequence_number: before + 1,
             last_sequence_number: self.len(),
             committed_count: batch.len() as u64,
         }
+    }
+
+    /// The first and the last event of the batch that an event belongs to.
+    pub(super) fn batch(&self, sequence_number: u64) -> (u64, u64) {
+        let index = self
+            .batches
+            .partition_point(|&(_, last)| last < sequence_number);
+        self.batches
+            .get(index)
+            .copied()
+            .filter(|&(first, _)| first <= sequence_number)
+            .unwrap_or((sequence_number, sequence_number))
     }
 
     fn row(&self, sequence_number: u64) -> Option<Row<'_>> {

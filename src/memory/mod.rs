@@ -1,25 +1,30 @@
 //! The store in memory, for tests and examples: the whole contract but durability.
 
 mod log;
+mod source;
 
+use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 
 pub(crate) use self::log::Log;
+use self::source::Contents;
 use crate::contract::{
-    AppendResult, EventQuery, EventStore, EventStoreError, NewEvent, QueryResult, ReadOptions,
-    ReadPage,
+    AppendResult, DurableStream, DurableStreamInfo, DurableStreamOptions, EventQuery, EventStore,
+    EventStoreError, EventStream, HandleStream, NewEvent, QueryResult, ReadOptions, ReadPage,
+    StreamOptions,
 };
+use crate::delivery::{CommittedBatch, Delivery, is_inside_handler};
 use crate::payload::{CompiledQuery, PreparedBatch};
-use crate::selection;
+use crate::selection::{self, now_in_micros};
 
 /// An event store in memory. Every operation completes at once; check and append are one step.
-#[derive(Debug)]
 pub struct MemoryStore {
-    /// `None` once closed.
-    log: RwLock<Option<Log>>,
+    contents: Arc<Contents>,
+    delivery: Arc<Delivery>,
 }
 
 impl Default for MemoryStore {
@@ -28,36 +33,64 @@ impl Default for MemoryStore {
     }
 }
 
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter
+            .debug_struct("MemoryStore")
+            .finish_non_exhaustive()
+    }
+}
+
+/// Streams end with their store.
+impl Drop for MemoryStore {
+    fn drop(&mut self) {
+        self.delivery.abandon();
+    }
+}
+
 impl MemoryStore {
     /// Makes an empty store.
     #[must_use]
     pub fn new() -> Self {
+        let contents = Arc::new(Contents::default());
         Self {
-            log: RwLock::new(Some(Log::default())),
+            delivery: Delivery::new(contents.clone()),
+            contents,
         }
     }
 
-    // A panic while the lock is held would have to be a bug in this module; the log stays readable.
-    fn read_lock(&self) -> RwLockReadGuard<'_, Option<Log>> {
-        self.log.read().unwrap_or_else(PoisonError::into_inner)
+    #[allow(dead_code)] // Until the addon's streams use it.
+    pub(crate) fn delivery(&self) -> &Arc<Delivery> {
+        &self.delivery
     }
 
-    fn write_lock(&self) -> RwLockWriteGuard<'_, Option<Log>> {
-        self.log.write().unwrap_or_else(PoisonError::into_inner)
+    #[cfg(test)]
+    pub(crate) fn source(&self) -> Arc<dyn crate::delivery::LogSource> {
+        self.contents.clone()
     }
 
     /// Appends a checked batch if the condition, when there is one, holds.
     pub(crate) fn append_prepared(
         &self,
-        batch: &PreparedBatch,
+        batch: PreparedBatch,
         condition: Option<(&CompiledQuery, Option<u64>)>,
     ) -> Result<AppendResult, EventStoreError> {
-        let mut log = self.write_lock();
-        let log = log.as_mut().ok_or(EventStoreError::StoreClosed)?;
+        let mut log = self.contents.write();
+        let open = log.as_mut().ok_or(EventStoreError::StoreClosed)?;
         if let Some((query, expected)) = condition {
-            selection::check_context(&mut &*log, query, expected, None)?;
+            selection::check_context(&mut &*open, query, expected, None)?;
         }
-        Ok(log.append(batch))
+        let occurred_at = now_in_micros();
+        let result = open.append(&batch, occurred_at);
+        // Under the lock, so that batches are published in their order.
+        let wakes = self.delivery.publish([CommittedBatch {
+            first: result.first_sequence_number,
+            occurred_at,
+            batch,
+        }]);
+        drop(log);
+        wakes.fire();
+        Ok(result)
     }
 
     /// Runs `read` on the log as it is.
@@ -65,7 +98,7 @@ impl MemoryStore {
         &self,
         read: impl FnOnce(&mut &Log) -> Result<T, EventStoreError>,
     ) -> Result<T, EventStoreError> {
-        let log = self.read_lock();
+        let log = self.contents.read();
         read(&mut log.as_ref().ok_or(EventStoreError::StoreClosed)?)
     }
 
@@ -73,15 +106,23 @@ impl MemoryStore {
         self.with_snapshot(|log| Ok(Some(log.len()).filter(|&head| head > 0)))
     }
 
+    /// Ends the streams without waiting for their handlers, and frees the log.
     pub(crate) fn close_now(&self) {
-        *self.write_lock() = None;
+        self.delivery.abandon();
+        *self.contents.write() = None;
+    }
+
+    /// Frees the log, and calls `done` once the streams have ended.
+    pub(crate) fn close_then(&self, done: impl FnOnce() + Send + 'static) {
+        *self.contents.write() = None;
+        self.delivery.close_then(done);
     }
 }
 
 #[async_trait]
 impl EventStore for MemoryStore {
     async fn append(&self, new_events: Vec<NewEvent>) -> Result<AppendResult, EventStoreError> {
-        self.append_prepared(&PreparedBatch::from_events(&new_events)?, None)
+        self.append_prepared(PreparedBatch::from_events(&new_events)?, None)
     }
 
     async fn append_if(
@@ -92,7 +133,7 @@ impl EventStore for MemoryStore {
     ) -> Result<AppendResult, EventStoreError> {
         let batch = PreparedBatch::from_events(&new_events)?;
         let query = CompiledQuery::from_query(context_query)?;
-        self.append_prepared(&batch, Some((&query, expected_context_version)))
+        self.append_prepared(batch, Some((&query, expected_context_version)))
     }
 
     async fn query_with_limit(
@@ -120,8 +161,54 @@ impl EventStore for MemoryStore {
         self.head()
     }
 
+    async fn stream_to_with(
+        &self,
+        event_query: &EventQuery,
+        handle: HandleStream,
+        options: StreamOptions,
+    ) -> Result<EventStream, EventStoreError> {
+        self.delivery.stream_to(event_query, handle, options).await
+    }
+
+    async fn stream_to_durable_with(
+        &self,
+        durable_stream: &DurableStream,
+        event_query: &EventQuery,
+        handle: HandleStream,
+        options: DurableStreamOptions,
+    ) -> Result<EventStream, EventStoreError> {
+        self.delivery
+            .stream_to_durable(durable_stream, event_query, handle, options)
+            .await
+    }
+
+    async fn list_durable_streams(&self) -> Result<Vec<DurableStreamInfo>, EventStoreError> {
+        self.delivery.list_streams().await
+    }
+
+    async fn reset_durable_stream(
+        &self,
+        durable_stream: &DurableStream,
+        after: u64,
+    ) -> Result<(), EventStoreError> {
+        self.delivery.reset_stream(durable_stream, after).await
+    }
+
+    async fn delete_durable_stream(
+        &self,
+        durable_stream: &DurableStream,
+    ) -> Result<(), EventStoreError> {
+        self.delivery.delete_stream(durable_stream).await
+    }
+
     async fn close(&self) -> Result<(), EventStoreError> {
-        self.close_now();
+        let (done, closed) = oneshot::channel();
+        self.close_then(move || {
+            let _ = done.send(());
+        });
+        if !is_inside_handler(&self.delivery) {
+            let _ = closed.await;
+        }
         Ok(())
     }
 }

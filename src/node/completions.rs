@@ -19,7 +19,7 @@ const TEXT_PER_TURN: usize = 256 * 1024;
 pub struct Answers {
     /// `[kind, id, …]`, see `Answer`.
     pub numbers: Float64Array,
-    /// A page has one, a failure two (code and message).
+    /// A page and a text have one, a failure two (code and message).
     pub texts: Vec<String>,
 }
 
@@ -37,6 +37,10 @@ pub(super) enum Answer {
     Done,
     /// Kind 5; two texts.
     Failed(EventStoreError),
+    /// Kind 6; one text.
+    Text(String),
+    /// Kind 7: a stream has something to take; the id is the stream's.
+    Woken,
 }
 
 type Wake = ThreadsafeFunction<(), (), (), Status, false, true>;
@@ -109,6 +113,12 @@ impl Completions {
                     texts.push(error.to_string());
                     [5.0, id, 0.0, 0.0]
                 }
+                Answer::Text(text) => {
+                    bytes += text.len();
+                    texts.push(text);
+                    [6.0, id, 0.0, 0.0]
+                }
+                Answer::Woken => [7.0, id, 0.0, 0.0],
             });
         }
         queue.expected = !numbers.is_empty();
@@ -122,7 +132,11 @@ impl Completions {
     pub(super) fn hold(&self, env: Env, alive: bool) {
         if !alive {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.expected = false;
+            queue.expected = !queue.answers.is_empty();
+            if queue.expected {
+                // A stream that does not keep the event loop alive has something to take.
+                let _ = self.wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
+            }
         }
         let function = self.wake.raw();
         // SAFETY: called on the environment's own thread, while `self.wake` owns the function.

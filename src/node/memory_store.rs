@@ -1,6 +1,11 @@
+use std::sync::Arc;
+
+use napi::Env;
+use napi::bindgen_prelude::Function;
 use napi_derive::napi;
 
 use super::page::{INLINE_PAGE_BYTES, PageOptions};
+use super::streams::NativeStreams;
 use super::{Failure, failure, from_optional, optional};
 use crate::contract::EventStoreError;
 use crate::memory::MemoryStore;
@@ -11,7 +16,7 @@ use crate::selection::PAGE_BYTES;
 #[napi]
 #[derive(Debug, Default)]
 pub struct NativeMemoryStore {
-    store: MemoryStore,
+    store: Arc<MemoryStore>,
 }
 
 /// An append's answer; -1 stands for "none".
@@ -36,7 +41,7 @@ impl NativeMemoryStore {
     #[napi(catch_unwind)]
     pub fn append(&self, events: String) -> Result<Appended, Failure> {
         PreparedBatch::from_json(&events)
-            .and_then(|batch| self.store.append_prepared(&batch, None))
+            .and_then(|batch| self.store.append_prepared(batch, None))
             .map(|result| Appended {
                 first: result.first_sequence_number as f64,
                 last: result.last_sequence_number as f64,
@@ -56,7 +61,7 @@ impl NativeMemoryStore {
             let batch = PreparedBatch::from_json(&events)?;
             let query = CompiledQuery::from_json(&filters)?;
             self.store
-                .append_prepared(&batch, Some((&query, from_optional(expected))))
+                .append_prepared(batch, Some((&query, from_optional(expected))))
         };
         match append() {
             Ok(result) => Ok(Appended {
@@ -112,9 +117,25 @@ impl NativeMemoryStore {
             .map_err(|error| failure(&error))
     }
 
-    /// Frees the log.
+    /// Opens the side of the streams; `on_answers` is called when there are answers to be taken.
+    #[napi(catch_unwind)]
+    pub fn streams(
+        &self,
+        env: Env,
+        on_answers: Function<'_, (), ()>,
+    ) -> napi::Result<NativeStreams> {
+        // A worker that is terminated leaves no stream behind that would hold the log.
+        env.add_env_cleanup_hook(Arc::downgrade(&self.store), |store| {
+            if let Some(store) = store.upgrade() {
+                store.close_now();
+            }
+        })?;
+        NativeStreams::new(self.store.delivery(), self.store.clone(), &on_answers)
+    }
+
+    /// Takes no new work, ends the streams, and frees the log when their handlers have settled.
     #[napi(catch_unwind)]
     pub fn close(&self) {
-        self.store.close_now();
+        self.store.close_then(|| ());
     }
 }

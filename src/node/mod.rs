@@ -10,6 +10,8 @@ mod completions;
 mod memory_store;
 mod page;
 mod sqlite_store;
+mod stream;
+mod streams;
 
 use crate::contract::EventStoreError;
 

@@ -66,14 +66,22 @@ pub(super) struct Page {
     pub(super) version: Option<u64>,
 }
 
+/// The text of rows, of a page or of a stream's calls.
 #[derive(Default)]
-struct TextSink {
+pub(super) struct TextSink {
     text: String,
     rows: usize,
     occurred_at: TimeText,
 }
 
 impl TextSink {
+    /// The rows alone.
+    pub(super) fn into_rows(mut self) -> String {
+        self.text
+            .push_str(if self.text.is_empty() { "[]" } else { "]" });
+        self.text
+    }
+
     fn into_text(mut self, end: PageEnd, version: Option<u64>) -> String {
         let open = if self.text.is_empty() { "[" } else { "," };
         let signed = |number: Option<u64>| number.map_or(-1, |number| number as i64);

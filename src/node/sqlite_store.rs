@@ -9,6 +9,7 @@ use napi_derive::napi;
 use super::completions::{Answer, Answers, Completions};
 use super::from_optional;
 use super::page::{INLINE_PAGE_BYTES, PageOptions};
+use super::streams::NativeStreams;
 use crate::contract::{AppendResult, EventStoreError};
 use crate::payload::{CompiledQuery, PreparedBatch};
 use crate::selection::PAGE_BYTES;
@@ -190,7 +191,17 @@ impl NativeSqliteStore {
         );
     }
 
-    /// Finishes what is queued, and releases everything.
+    /// Opens the side of the streams, once the file is open; `on_answers` is called when there are
+    /// answers to be taken.
+    #[napi(catch_unwind)]
+    pub fn streams(&self, on_answers: Function<'_, (), ()>) -> napi::Result<NativeStreams> {
+        match self.store.get() {
+            Some(store) => NativeStreams::new(store.delivery(), self.store.clone(), &on_answers),
+            None => Err(napi::Error::from_reason("the file is not open")),
+        }
+    }
+
+    /// Finishes what is queued, ends the streams when their handlers have settled, and releases everything.
     #[napi(catch_unwind)]
     pub fn close(&self, id: f64) {
         let completions = self.completions.clone();

@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::value::RawValue;
 
 use super::culprit::{NUL_REFUSED, find_culprit, reason};
-use super::facet::{Facet, collect_facets, event_type_facet};
+use super::facet::{Facet, collect_facets, event_type_facet, stored_facets};
 use super::{MAX_DEPTH, MAX_EVENT_TYPE_BYTES, MAX_PAYLOAD_BYTES, refuse_arbitrary_precision};
 use crate::contract::{EventStoreError, NewEvent};
 
@@ -78,8 +78,32 @@ impl PreparedBatch {
         batch.finish()
     }
 
+    /// Makes a batch of stored events, which were checked when they were appended.
+    pub(crate) fn stored<'e>(events: impl Iterator<Item = (&'e str, &'e str)>) -> Self {
+        let mut batch = BatchBuilder::default();
+        let mut facets = Vec::new();
+        for (event_type, payload) in events {
+            stored_facets(event_type, payload, &mut facets);
+            batch.facets.extend_from_slice(&facets);
+            batch.push_text(event_type, payload);
+        }
+        batch.build()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.events.len()
+    }
+
+    /// The event at a place below [`len`](Self::len).
+    pub(crate) fn event(&self, place: usize) -> PreparedEvent<'_> {
+        let start = place.checked_sub(1).map(|before| self.events[before]);
+        let (text, facets) = start.map_or((0, 0), |start| (start.payload, start.facets));
+        let extent = self.events[place];
+        PreparedEvent {
+            event_type: &self.text[text..extent.event_type],
+            payload: &self.text[extent.event_type..extent.payload],
+            facets: &self.facets[facets..extent.facets],
+        }
     }
 
     /// The bytes that the batch holds in memory, roughly.
@@ -88,16 +112,7 @@ impl PreparedBatch {
     }
 
     pub(crate) fn events(&self) -> impl Iterator<Item = PreparedEvent<'_>> {
-        let mut start = (0, 0);
-        self.events.iter().map(move |extent| {
-            let event = PreparedEvent {
-                event_type: &self.text[start.0..extent.event_type],
-                payload: &self.text[extent.event_type..extent.payload],
-                facets: &self.facets[start.1..extent.facets],
-            };
-            start = (extent.payload, extent.facets);
-            event
-        })
+        (0..self.len()).map(|place| self.event(place))
     }
 }
 
@@ -140,6 +155,12 @@ impl BatchBuilder {
             }
         }
         distinct(&mut self.facets, facets..);
+        self.push_text(event_type, payload);
+        Ok(())
+    }
+
+    /// Adds an event whose facets are the last ones.
+    fn push_text(&mut self, event_type: &str, payload: &str) {
         self.text.push_str(event_type);
         let event_type = self.text.len();
         self.text.push_str(payload);
@@ -149,7 +170,6 @@ impl BatchBuilder {
             payload,
             facets: self.facets.len(),
         });
-        Ok(())
     }
 
     fn refuse(&self, member: &str, reason: &str) -> EventStoreError {
@@ -160,16 +180,20 @@ impl BatchBuilder {
         if self.events.is_empty() {
             return Err(EventStoreError::EmptyAppend);
         }
+        Ok(self.build())
+    }
+
+    fn build(self) -> PreparedBatch {
         let Self {
             text,
             events,
             facets,
         } = self;
-        Ok(PreparedBatch {
+        PreparedBatch {
             text,
             events,
             facets,
-        })
+        }
     }
 }
 

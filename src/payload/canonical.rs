@@ -1,4 +1,11 @@
-//! Numbers by exact value: `1`, `1.0` and `1e0` are one number, and so are `0` and `-0.0`.
+//! Numbers by exact value: `1`, `1.0` and `1e0` are one number, and so are `0` and `-0.0`. Filters by
+//! what they select.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::facet::number_of;
 
 /// A JSON number in its one representation: an integer wherever it is one that 64 bits hold.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,9 +53,75 @@ impl Number {
     }
 }
 
+/// Filters as text, without what changes nothing: the order of members and of alternatives, repeated
+/// alternatives, the form of numbers, `null` instead of an absent member or of no filters.
+pub(crate) fn canonical_filters(text: &str) -> String {
+    let filters = serde_json::from_str(text).unwrap_or(Value::Null);
+    let mut text = String::new();
+    match filters {
+        Value::Array(filters) if !filters.is_empty() => {
+            write_alternatives(&mut text, &filters, |text, filter| {
+                for key in ["event_types", "payload_predicates"] {
+                    match filter.get(key) {
+                        Some(Value::Array(alternatives)) => {
+                            write_alternatives(text, alternatives, write_value);
+                        }
+                        _ => text.push('*'),
+                    }
+                }
+            });
+        }
+        _ => text.push('*'),
+    }
+    text
+}
+
+fn write_alternatives(text: &mut String, values: &[Value], write: fn(&mut String, &Value)) {
+    let mut texts: Vec<String> = values
+        .iter()
+        .map(|value| {
+            let mut text = String::new();
+            write(&mut text, value);
+            text
+        })
+        .collect();
+    texts.sort_unstable();
+    texts.dedup();
+    text.push('[');
+    for alternative in texts {
+        text.push_str(&alternative);
+        text.push(',');
+    }
+    text.push(']');
+}
+
+fn write_value(text: &mut String, value: &Value) {
+    match value {
+        Value::Number(number) => {
+            let _ = write!(text, "{:?}", number_of(number));
+        }
+        // An array's elements are alternatives' opposite, but their order and repetition don't count.
+        Value::Array(elements) => write_alternatives(text, elements, write_value),
+        Value::Object(members) => {
+            let mut members: Vec<(&String, &Value)> = members.iter().collect();
+            members.sort_unstable_by_key(|&(key, _)| key);
+            text.push('{');
+            for (key, value) in members {
+                let _ = write!(text, "{key:?}:");
+                write_value(text, value);
+                text.push(',');
+            }
+            text.push('}');
+        }
+        scalar => {
+            let _ = write!(text, "{scalar}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Number;
+    use super::{Number, canonical_filters};
 
     #[test]
     fn integral_floats_are_integers() {
@@ -73,5 +146,35 @@ mod tests {
             Number::from_i64((1 << 53) + 1),
             Number::from_f64((1_u64 << 53) as f64)
         );
+    }
+
+    #[test]
+    fn filters_are_equal_by_what_they_select() {
+        let same = [
+            r#"[{"event_types":["a","b"],"payload_predicates":[{"x":1,"y":[1,2]},null]}]"#,
+            r#"[{"payload_predicates":[null,{"y":[2,1.0,1],"x":1e0}],"event_types":["b","a","a"]}]"#,
+        ];
+        assert_eq!(canonical_filters(same[0]), canonical_filters(same[1]));
+        let everything = ["null", "[]"].map(canonical_filters);
+        assert_eq!(everything[0], everything[1]);
+        let absent = [r#"[{"event_types":null}]"#, "[{}]"].map(canonical_filters);
+        assert_eq!(absent[0], absent[1]);
+        let different = [
+            "null",
+            "[{}]",
+            r#"[{"event_types":[]}]"#,
+            r#"[{"payload_predicates":[]}]"#,
+            r#"[{"event_types":["*"]}]"#,
+            r#"[{"event_types":["a","b"]}]"#,
+            r#"[{"event_types":["a\",\"b"]}]"#,
+            r#"[{"payload_predicates":[1]}]"#,
+            r#"[{"payload_predicates":["1"]}]"#,
+            r#"[{"payload_predicates":[{"a":1}]}]"#,
+            r#"[{"payload_predicates":[{"a":1.5}]}]"#,
+        ];
+        let texts: Vec<String> = different.into_iter().map(canonical_filters).collect();
+        for (index, text) in texts.iter().enumerate() {
+            assert!(!texts[..index].contains(text), "{text}");
+        }
     }
 }

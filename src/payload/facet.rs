@@ -6,6 +6,7 @@
 //! not sufficient (array levels are wildcarded, hashes may collide), so a candidate is rechecked.
 
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
@@ -15,6 +16,27 @@ use super::canonical::Number;
 
 /// A hash of a path and a value.
 pub(crate) type Facet = u64;
+
+/// For tables by facet.
+pub(crate) type FacetHash = BuildHasherDefault<FacetHasher>;
+
+/// A facet is a hash already.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct FacetHasher(u64);
+
+impl Hasher for FacetHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only facets are hashed");
+    }
+
+    fn write_u64(&mut self, facet: u64) {
+        self.0 = facet;
+    }
+}
 
 const ROOT: u64 = 0x9e37_79b9_7f4a_7c15;
 const TYPE_SEED: u64 = 0xd1b5_4a32_d192_ed03;

@@ -12,10 +12,10 @@ mod query;
 mod value;
 
 pub(crate) use batch::PreparedBatch;
-pub(crate) use facet::Facet;
-#[cfg(feature = "sqlite")]
+pub(crate) use canonical::canonical_filters;
 pub(crate) use facet::stored_facets;
-pub(crate) use query::{CompiledFilter, CompiledQuery};
+pub(crate) use facet::{Facet, FacetHash};
+pub(crate) use query::{CompiledFilter, CompiledQuery, filters_to_query};
 pub(crate) use value::parse_value;
 
 use std::sync::LazyLock;

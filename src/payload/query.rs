@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use super::batch::PreparedEvent;
 use super::culprit::{NUL_REFUSED, find_culprit, reason};
 use super::facet::{Facet, Path, event_type_facet, required_facets};
 use super::matching::Predicate;
@@ -37,6 +38,14 @@ struct CompiledPredicate {
 }
 
 impl CompiledQuery {
+    /// Matches every event.
+    pub(crate) fn everything() -> Self {
+        Self {
+            filters: None,
+            text: "null".into(),
+        }
+    }
+
     /// Checks a query of the Rust API.
     pub(crate) fn from_query(query: &EventQuery) -> Result<Self, EventStoreError> {
         refuse_arbitrary_precision()?;
@@ -102,9 +111,34 @@ impl CompiledQuery {
         &self.text
     }
 
+    /// The filters in a form that is the same for all ways to write them.
+    pub(crate) fn canonical_text(&self) -> String {
+        super::canonical::canonical_filters(&self.text)
+    }
+
+    /// The filters as the public type.
+    pub(crate) fn to_query(&self) -> EventQuery {
+        filters_to_query(&self.text)
+    }
+
     /// The OR-ed alternatives, `None` if every event matches.
     pub(crate) fn filters(&self) -> Option<&[CompiledFilter]> {
         self.filters.as_deref()
+    }
+
+    /// Tells exactly whether an event of a batch belongs to the context; mostly by its facets.
+    pub(crate) fn matches_prepared(&self, event: &PreparedEvent) -> bool {
+        self.filters.as_ref().is_none_or(|filters| {
+            filters.iter().any(|filter| {
+                filter.has_type(event.event_type)
+                    && filter.predicates.as_ref().is_none_or(|predicates| {
+                        predicates.iter().any(|predicate| {
+                            predicate.may_match(event.facets)
+                                && predicate.exact.matches(event.payload)
+                        })
+                    })
+            })
+        })
     }
 
     /// Tells exactly whether an event belongs to the context.
@@ -169,12 +203,14 @@ impl CompiledFilter {
         })
     }
 
-    fn matches(&self, event_type: &str, payload: &str) -> bool {
-        let type_matches = self
-            .event_types
+    fn has_type(&self, event_type: &str) -> bool {
+        self.event_types
             .as_ref()
-            .is_none_or(|types| types.iter().any(|expected| expected == event_type));
-        type_matches
+            .is_none_or(|types| types.iter().any(|expected| expected == event_type))
+    }
+
+    fn matches(&self, event_type: &str, payload: &str) -> bool {
+        self.has_type(event_type)
             && self.predicates.as_ref().is_none_or(|predicates| {
                 predicates
                     .iter()
@@ -193,6 +229,13 @@ impl CompiledPredicate {
             exact: Predicate::compile(value),
             facets,
         }
+    }
+
+    /// `facets`: sorted.
+    fn may_match(&self, facets: &[Facet]) -> bool {
+        self.facets
+            .iter()
+            .all(|facet| facets.binary_search(facet).is_ok())
     }
 }
 
@@ -218,6 +261,28 @@ fn filter_to_json(filter: &EventFilter) -> Value {
         );
     }
     Value::Object(members)
+}
+
+/// Filters as the public type, from their text.
+pub(crate) fn filters_to_query(text: &str) -> EventQuery {
+    let filters: Option<Vec<Value>> = serde_json::from_str(text).unwrap_or_default();
+    let list = |filter: &Value, key: &str| filter.get(key).and_then(Value::as_array).cloned();
+    let filters = filters
+        .filter(|filters| !filters.is_empty())
+        .map(|filters| {
+            let filters = filters.iter().map(|filter| EventFilter {
+                event_types: list(filter, "event_types").map(|types| {
+                    let names = types.iter().filter_map(Value::as_str);
+                    names.map(str::to_owned).collect()
+                }),
+                payload_predicates: list(filter, "payload_predicates"),
+            });
+            filters.collect()
+        });
+    EventQuery {
+        filters,
+        min_sequence_number: None,
+    }
 }
 
 fn nested_within(value: &Value, levels: u32) -> bool {

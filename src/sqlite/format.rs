@@ -3,8 +3,10 @@
 //! - Format 1 is what the crate factstr-sqlite 0.5.2 wrote: times as text, full indexes on type and
 //!   time, no facet index.
 //! - Format 2 is [`schema.sql`](sql/schema.sql) and [`index.sql`](sql/index.sql).
+//! - Format 3 adds [`streams.sql`](sql/streams.sql).
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -12,7 +14,7 @@ use super::failure::Result;
 use crate::contract::EventStoreError;
 
 /// The format that this version writes.
-const NEWEST: i64 = 2;
+const NEWEST: i64 = 3;
 /// "fact" in ASCII: tells the file type in SQLite's header.
 const APPLICATION_ID: i64 = 0x6661_6374;
 
@@ -110,10 +112,16 @@ fn migrate(connection: &mut Connection) -> Result<()> {
     // Another process may have been faster.
     match check(&transaction)? {
         Format::Known(NEWEST) => return Ok(()),
-        Format::Known(_) => migrate_from_1(&transaction)?,
+        Format::Known(older) => {
+            if older == 1 {
+                migrate_from_1(&transaction)?;
+            }
+            migrate_from_2(&transaction)?;
+        }
         Format::Empty => {
             transaction.execute_batch(include_str!("sql/schema.sql"))?;
             transaction.execute_batch(include_str!("sql/index.sql"))?;
+            transaction.execute_batch(include_str!("sql/streams.sql"))?;
         }
     }
     transaction.execute(
@@ -173,6 +181,41 @@ fn migrate_from_1(transaction: &Transaction) -> Result<()> {
     }
     transaction.execute_batch(include_str!("sql/index.sql"))?;
     Ok(())
+}
+
+/// Adds durable streams. Cursors of factstr-sqlite 0.5.2 become streams; their own table stays as it is.
+fn migrate_from_2(transaction: &Transaction) -> Result<()> {
+    transaction.execute_batch(include_str!("sql/streams.sql"))?;
+    let mut read = transaction.prepare(
+        "SELECT subscriber_id, event_query,
+           min(last_processed_sequence_number, (SELECT coalesce(max(sequence_number), 0) FROM events))
+         FROM subscriber_cursors",
+    )?;
+    let mut write = transaction.prepare(
+        "INSERT INTO durable_streams (name, filters, position, owner, fencing)
+         VALUES (?1, ?2, ?3, NULL, 0)",
+    )?;
+    let mut rows = read.query([])?;
+    while let Some(row) = rows.next()? {
+        let (name, query, position): (String, String, u64) =
+            (row.get(0)?, row.get(1)?, row.get(2)?);
+        let filters = filters_of(&query).ok_or_else(|| {
+            unsupported(format!(
+                "the query of the durable stream '{name}' can't be read"
+            ))
+        })?;
+        write.execute(params![name, filters, position])?;
+    }
+    Ok(())
+}
+
+/// The filters in a stored query: `{"filters": …, "min_sequence_number": …}`.
+fn filters_of(query: &str) -> Option<String> {
+    let query: serde_json::Map<String, Value> = serde_json::from_str(query).ok()?;
+    match query.get("filters")? {
+        filters @ (Value::Null | Value::Array(_)) => Some(filters.to_string()),
+        _ => None,
+    }
 }
 
 fn micros(text: &str) -> Option<i64> {

@@ -189,7 +189,10 @@ impl Indexer {
     }
 }
 
-fn in_transaction<T>(connection: &Connection, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn in_transaction<T>(
+    connection: &Connection,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     execute(connection, "BEGIN IMMEDIATE")?;
     let result = work().and_then(|value| {
         execute(connection, "COMMIT")?;

@@ -12,6 +12,7 @@ mod reader_pool;
 mod readers;
 mod runs;
 mod snapshot;
+mod streams;
 mod tail;
 mod threads;
 mod write_connection;
@@ -20,8 +21,9 @@ mod writer;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use crossbeam_channel::Sender;
@@ -33,14 +35,17 @@ use self::indexer::Indexer;
 use self::inline_reader::InlineReader;
 use self::readers::{ReadJob, Readers, Shared};
 use self::runs::Catalog;
+use self::streams::{HeldLeases, SqliteStreams};
 use self::tail::Tail;
 use self::threads::Threads;
 use self::write_connection::WriteConnection;
-use self::writer::{AppendRequest, Condition, Writer};
+use self::writer::{AppendRequest, Condition, Maintenance, Writer};
 use crate::contract::{
-    AppendResult, EventQuery, EventStore, EventStoreError, NewEvent, QueryResult, ReadOptions,
-    ReadPage,
+    AppendResult, DurableStream, DurableStreamInfo, DurableStreamOptions, EventQuery, EventStore,
+    EventStoreError, EventStream, HandleStream, NewEvent, QueryResult, ReadOptions, ReadPage,
+    StreamOptions,
 };
+use crate::delivery::{Delivery, is_inside_handler};
 use crate::payload::{CompiledQuery, PreparedBatch, refuse_arbitrary_precision};
 use crate::selection;
 
@@ -50,6 +55,9 @@ pub use options::{Durability, SqliteStoreOptions};
 
 /// The most bytes of appends that wait for the writer; more have to wait before they are queued.
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long a store that ends in a hurry waits for the cursors of its streams.
+const LAST_CURSORS: Duration = Duration::from_millis(250);
 
 /// An event store in one SQLite file.
 ///
@@ -61,6 +69,8 @@ pub struct SqliteStore {
     handles: RwLock<Option<Handles>>,
     threads: Threads,
     path: Arc<Path>,
+    delivery: Arc<Delivery>,
+    streams: Arc<SqliteStreams>,
     versions: Arc<ContextVersions>,
     queue_share: Arc<Semaphore>,
 }
@@ -125,10 +135,17 @@ impl SqliteStore {
         let inline = connection.clone().map(InlineReader::new);
         let versions = Arc::new(ContextVersions::default());
         let (reads, mut threads) = readers::start(&shared)?;
+        let (streams, delivery) = SqliteStreams::new(reads.pool(), threads.len(), &shared.database);
         let mut appends = None;
         if let Some(connection) = connection {
-            appends = Some(start_writing(&shared, connection, &versions, &mut threads)?);
+            let delivery = (delivery.clone(), streams.leases().clone());
+            let (writer, maintain) =
+                start_writing(&shared, connection, &versions, delivery, &mut threads)?;
+            appends = Some(writer);
+            streams.start_writing(maintain);
         }
+        let watching = streams.watch(shared.database.clone());
+        threads.push(watching.map_err(no_thread)?);
         Ok(Self {
             handles: RwLock::new(Some(Handles {
                 appends,
@@ -138,9 +155,16 @@ impl SqliteStore {
             })),
             threads: Threads::new(threads),
             path,
+            delivery,
+            streams,
             versions,
             queue_share: Arc::new(Semaphore::new(QUEUE_BYTES)),
         })
+    }
+
+    #[allow(dead_code)] // Until the addon's streams use it.
+    pub(crate) fn delivery(&self) -> &Arc<Delivery> {
+        &self.delivery
     }
 
     /// Queues a request. The reply is called by another thread, or at once if there is none to ask.
@@ -221,20 +245,37 @@ impl SqliteStore {
         &self.versions
     }
 
-    /// Takes no new work and starts to finish what is queued.
+    fn take_handles(&self) -> Option<Handles> {
+        self.handles
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Takes no new work and starts to finish what is queued. Handlers are not waited for; streams
+    /// get a moment to store their cursors.
     pub(crate) fn begin_close(&self) {
-        drop(
-            self.handles
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        let handles = self.take_handles();
+        let (done, ended) = mpsc::channel();
+        self.delivery.abandon();
+        self.delivery.close_then(move || {
+            let _ = done.send(());
+        });
+        let _ = ended.recv_timeout(LAST_CURSORS);
+        self.streams.end();
+        drop(handles);
     }
 
     /// Calls `done` when everything is finished and released, however often it is called.
     pub(crate) fn close_then(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
-        self.begin_close();
-        self.threads.when_ended(done);
+        let handles = self.take_handles();
+        let (streams, threads) = (self.streams.clone(), self.threads.clone());
+        // Streams store their cursors and give their leases back before the threads end.
+        self.delivery.close_then(move || {
+            streams.end();
+            drop(handles);
+            threads.when_ended(done);
+        });
     }
 
     async fn append_checked(
@@ -270,36 +311,50 @@ fn start_writing(
     shared: &Arc<Shared>,
     connection: Arc<WriteConnection>,
     versions: &Arc<ContextVersions>,
+    streams: (Arc<Delivery>, Arc<HeldLeases>),
     threads: &mut Vec<JoinHandle<()>>,
-) -> Result<Sender<AppendRequest>> {
+) -> Result<(Sender<AppendRequest>, Sender<Maintenance>)> {
     let (appends, queue) = crossbeam_channel::unbounded();
     let (maintain, maintenance) = crossbeam_channel::unbounded();
     let (wake, woken) = crossbeam_channel::bounded(1);
     let reading = shared.database.connect_for_reading()?;
-    let indexer = Indexer::new(shared.clone(), reading, maintain, woken);
+    let indexer = Indexer::new(shared.clone(), reading, maintain.clone(), woken);
     let writer = Writer::new(
         shared.clone(),
         connection,
         versions.clone(),
+        streams,
         queue,
         maintenance,
         wake,
     );
-    let failed = |error: std::io::Error| {
-        EventStoreError::BackendFailure(format!("a thread can't be started: {error}"))
-    };
     let named = |name: &str| thread::Builder::new().name(name.to_owned());
     threads.push(
         named("factstr-indexer")
             .spawn(move || indexer.run())
-            .map_err(failed)?,
+            .map_err(no_thread)?,
     );
     threads.push(
         named("factstr-writer")
             .spawn(move || writer.run())
-            .map_err(failed)?,
+            .map_err(no_thread)?,
     );
-    Ok(appends)
+    Ok((appends, maintain))
+}
+
+#[allow(clippy::needless_pass_by_value)] // For `map_err`.
+fn no_thread(error: std::io::Error) -> EventStoreError {
+    EventStoreError::BackendFailure(format!("a thread can't be started: {error}"))
+}
+
+/// Streams end with their store; those of a store that is being closed may finish.
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        let handles = self.handles.get_mut();
+        if handles.unwrap_or_else(PoisonError::into_inner).is_some() {
+            self.begin_close();
+        }
+    }
 }
 
 #[async_trait]
@@ -352,9 +407,45 @@ impl EventStore for SqliteStore {
             .await
     }
 
+    async fn stream_to_with(
+        &self,
+        event_query: &EventQuery,
+        handle: HandleStream,
+        options: StreamOptions,
+    ) -> Result<EventStream> {
+        self.delivery.stream_to(event_query, handle, options).await
+    }
+
+    async fn stream_to_durable_with(
+        &self,
+        durable_stream: &DurableStream,
+        event_query: &EventQuery,
+        handle: HandleStream,
+        options: DurableStreamOptions,
+    ) -> Result<EventStream> {
+        self.delivery
+            .stream_to_durable(durable_stream, event_query, handle, options)
+            .await
+    }
+
+    async fn list_durable_streams(&self) -> Result<Vec<DurableStreamInfo>> {
+        self.delivery.list_streams().await
+    }
+
+    async fn reset_durable_stream(&self, durable_stream: &DurableStream, after: u64) -> Result<()> {
+        self.delivery.reset_stream(durable_stream, after).await
+    }
+
+    async fn delete_durable_stream(&self, durable_stream: &DurableStream) -> Result<()> {
+        self.delivery.delete_stream(durable_stream).await
+    }
+
     async fn close(&self) -> Result<()> {
         let (done, finished) = oneshot::channel();
         self.close_then(move |result| drop(done.send(result)));
+        if is_inside_handler(&self.delivery) {
+            return Ok(());
+        }
         finished.await.unwrap_or(Ok(()))
     }
 }

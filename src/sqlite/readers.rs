@@ -31,6 +31,11 @@ pub(super) struct Readers {
 }
 
 impl Readers {
+    /// Where jobs can be queued for as long as the readers live.
+    pub(super) fn pool(&self) -> Arc<ReaderPool<ReadJob>> {
+        self.pool.clone()
+    }
+
     /// Queues a job; it comes back if the readers are ending.
     pub(super) fn submit(&self, job: ReadJob) -> std::result::Result<(), ReadJob> {
         self.pool.submit(job)

@@ -15,9 +15,11 @@ use super::failure::{Result, guarded, shortened_log};
 use super::indexer;
 use super::readers::{Shared, catch_up};
 use super::snapshot::LogSnapshot;
+use super::streams::{HeldLeases, release_rest};
 use super::tail::TailSegment;
 use super::write_connection::WriteConnection;
 use crate::contract::{AppendResult, EventStoreError};
+use crate::delivery::{CommittedBatch, Delivery};
 use crate::payload::{CompiledQuery, PreparedBatch};
 use crate::selection::{self, KnownVersion, now_in_micros};
 
@@ -55,6 +57,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     connection: Arc<WriteConnection>,
     versions: Arc<ContextVersions>,
+    delivery: Arc<Delivery>,
+    leases: Arc<HeldLeases>,
     appends: Receiver<AppendRequest>,
     maintenance: Receiver<Maintenance>,
     /// Wakes the indexer; dropping it ends the indexer.
@@ -66,18 +70,21 @@ impl Writer {
         shared: Arc<Shared>,
         connection: Arc<WriteConnection>,
         versions: Arc<ContextVersions>,
+        streams: (Arc<Delivery>, Arc<HeldLeases>),
         appends: Receiver<AppendRequest>,
         maintenance: Receiver<Maintenance>,
         wake_indexer: Sender<()>,
     ) -> Self {
-        let wake_indexer = Some(wake_indexer);
+        let (delivery, leases) = streams;
         Self {
             shared,
             connection,
             versions,
+            delivery,
+            leases,
             appends,
             maintenance,
-            wake_indexer,
+            wake_indexer: Some(wake_indexer),
         }
     }
 
@@ -105,6 +112,9 @@ impl Writer {
         self.wake_indexer = None;
         for work in &maintenance {
             self.maintain(work);
+        }
+        if let Err(error) = release_rest(&self.leases, &self.connection.lock()) {
+            tracing::warn!(%error, "the leases of durable streams will have to expire");
         }
         let rest = guarded(|| indexer::index_rest(&self.shared, &self.connection.lock()));
         if let Err(error) = rest {
@@ -139,7 +149,7 @@ impl Writer {
         }
         // The connection is free again before anyone learns the outcome and reads.
         match self.commit(group.make_contiguous()) {
-            Ok(verdicts) => answer(group, verdicts),
+            Ok(committed) => self.answer(group, committed),
             Err(CommitError::NothingTried(error) | CommitError::Commit(error)) => {
                 answer_all(group, &error);
             }
@@ -157,15 +167,40 @@ impl Writer {
     }
 
     fn commit_alone(&mut self, request: AppendRequest) {
-        let verdict = self.commit(std::slice::from_ref(&request));
-        (request.reply)(match verdict {
-            Ok(mut verdicts) => verdicts.pop().unwrap_or(Err(EventStoreError::StoreClosed)),
+        match self.commit(std::slice::from_ref(&request)) {
+            Ok(committed) => self.answer([request], committed),
             Err(
                 CommitError::NothingTried(error)
                 | CommitError::Commit(error)
                 | CommitError::Request(error),
-            ) => Err(error),
-        });
+            ) => (request.reply)(Err(error)),
+        }
+    }
+
+    /// Publishes what was committed, then tells the callers: a stream that they register afterwards
+    /// does not deliver it.
+    fn answer(&self, group: impl IntoIterator<Item = AppendRequest>, committed: Committed) {
+        let Committed {
+            verdicts,
+            occurred_at,
+        } = committed;
+        let mut batches = Vec::new();
+        let mut replies = Vec::with_capacity(verdicts.len());
+        for (request, verdict) in group.into_iter().zip(verdicts) {
+            if let Ok(result) = &verdict {
+                batches.push(CommittedBatch {
+                    first: result.first_sequence_number,
+                    occurred_at,
+                    batch: request.batch,
+                });
+            }
+            replies.push((request.reply, verdict));
+        }
+        let wakes = self.delivery.publish(batches);
+        for (reply, verdict) in replies {
+            reply(verdict);
+        }
+        wakes.fire();
     }
 
     fn wake_indexer(&self) {
@@ -176,19 +211,21 @@ impl Writer {
     }
 
     /// Gives each request its verdict in order, the later ones seeing the earlier ones, and commits.
-    fn commit(
-        &self,
-        group: &[AppendRequest],
-    ) -> std::result::Result<Vec<Result<AppendResult>>, CommitError> {
+    fn commit(&self, group: &[AppendRequest]) -> std::result::Result<Committed, CommitError> {
         let connection = self.connection.lock();
         refuse_moved(&connection)
             .and_then(|()| execute(&connection, "BEGIN IMMEDIATE"))
             .map_err(CommitError::NothingTried)?;
         let decided = guarded(|| Ok(self.decide(&connection, group)));
         let decided = decided.unwrap_or_else(|bug| Err(CommitError::Request(bug)));
-        let decided = decided.and_then(|verdicts| {
-            execute(&connection, "COMMIT").map_err(CommitError::Commit)?;
-            Ok(verdicts)
+        let decided = decided.and_then(|decided| {
+            let appends = decided.verdicts.iter().any(Result::is_ok);
+            let cursors = appends.then(|| self.leases.store_moved(&connection));
+            let committed = execute(&connection, "COMMIT").map_err(CommitError::Commit);
+            if let Some(cursors) = cursors {
+                cursors.end(committed.is_ok());
+            }
+            committed.map(|()| decided)
         });
         if decided.is_err() && !connection.is_autocommit() {
             let _ = execute(&connection, "ROLLBACK");
@@ -197,9 +234,8 @@ impl Writer {
             CommitError::Commit(error) => CommitError::Commit(settle(&connection, error)),
             other => other,
         });
-        if let Ok(verdicts) = &decided {
-            let committed = group.iter().zip(verdicts);
-            for (request, verdict) in committed {
+        if let Ok(committed) = &decided {
+            for (request, verdict) in group.iter().zip(&committed.verdicts) {
                 if let Ok(result) = verdict {
                     let facets = request.batch.events().map(|event| event.facets);
                     self.shared
@@ -215,7 +251,8 @@ impl Writer {
         &self,
         connection: &Connection,
         group: &[AppendRequest],
-    ) -> std::result::Result<Vec<Result<AppendResult>>, CommitError> {
+    ) -> std::result::Result<Committed, CommitError> {
+        let occurred_at = now_in_micros();
         let conditional = group.iter().any(|request| request.condition.is_some());
         let mut snapshot = self
             .snapshot(connection)
@@ -245,7 +282,7 @@ impl Writer {
                     continue;
                 }
             }
-            let result = insert(connection, snapshot.head + 1, &request.batch)
+            let result = insert(connection, snapshot.head + 1, &request.batch, occurred_at)
                 .map_err(CommitError::Request)?;
             snapshot.head = result.last_sequence_number;
             if conditional {
@@ -256,7 +293,10 @@ impl Writer {
             }
             verdicts.push(Ok(result));
         }
-        Ok(verdicts)
+        Ok(Committed {
+            verdicts,
+            occurred_at,
+        })
     }
 
     /// The log inside the running transaction, with the tail up to its head.
@@ -335,18 +375,19 @@ fn next_task(appends: &Receiver<AppendRequest>, maintenance: &Receiver<Maintenan
     }
 }
 
+/// What became of a group.
+struct Committed {
+    /// In the order of the requests.
+    verdicts: Vec<Result<AppendResult>>,
+    occurred_at: i64,
+}
+
 enum CommitError {
     /// No request can be blamed.
     NothingTried(EventStoreError),
     /// Some request could not be decided or written.
     Request(EventStoreError),
     Commit(EventStoreError),
-}
-
-fn answer(group: VecDeque<AppendRequest>, verdicts: Vec<Result<AppendResult>>) {
-    for (request, verdict) in group.into_iter().zip(verdicts) {
-        (request.reply)(verdict);
-    }
 }
 
 fn answer_all(group: VecDeque<AppendRequest>, error: &EventStoreError) {
@@ -360,8 +401,12 @@ pub(super) fn execute(connection: &Connection, sql: &str) -> Result<()> {
     Ok(())
 }
 
-fn insert(connection: &Connection, first: u64, batch: &PreparedBatch) -> Result<AppendResult> {
-    let occurred_at = now_in_micros();
+fn insert(
+    connection: &Connection,
+    first: u64,
+    batch: &PreparedBatch,
+    occurred_at: i64,
+) -> Result<AppendResult> {
     let last = first + batch.len() as u64 - 1;
     let mut statement = connection.prepare_cached(include_str!("sql/insert_event.sql"))?;
     for (sequence_number, event) in (first..).zip(batch.events()) {

@@ -1,0 +1,61 @@
+// How streams live and end with a process.
+
+import { describe, expect, test } from 'vitest'
+
+import { run } from '../processes/processes.mjs'
+import { temporaryFolder } from '../stores.mjs'
+
+test('a handler that hangs holds one chunk of the log, not the rest', async () => {
+  const path = `${temporaryFolder()}/store.db`
+  expect(await run('life.mjs', 'stuck', 'sqlite', path)).toEqual({
+    output: ['flat'],
+    errors: '',
+    code: 0
+  })
+})
+
+describe.each(['memory', 'sqlite'])('a process with streams of a %s store', (kind) => {
+  const runs = (program) => run('life.mjs', program, kind, `${temporaryFolder()}/store.db`)
+
+  test('lives as long as a stream', async () => {
+    expect(await runs('alive')).toEqual({
+      output: ['delivered', 'unsubscribed'],
+      errors: '',
+      code: 0
+    })
+  })
+
+  test('ends when its last stream has been let go', async () => {
+    expect(await runs('released')).toEqual({ output: ['delivered'], errors: '', code: 0 })
+    expect(await runs('unref')).toEqual({ output: ['registered'], errors: '', code: 0 })
+  })
+
+  test('may forget its stores and subscriptions', async () => {
+    expect(await runs('garbage')).toEqual({ output: ['delivered 6'], errors: '', code: 0 })
+  })
+
+  test('may exit in a handler', async () => {
+    expect(await runs('exit')).toMatchObject({ errors: '', code: 7 })
+  })
+
+  test('ends with an uncaught exception', async () => {
+    for (const program of ['uncaught', 'rejection']) {
+      const { errors, code } = await runs(program)
+      expect(errors).toContain('of the application')
+      expect(code).toBe(1)
+    }
+  })
+
+  test('hears of failures by warnings, never by unhandled rejections', async () => {
+    const { output, code } = await runs('handled')
+    expect({ output, code }).toEqual({ output: ['StreamHandlerFailed'], code: 0 })
+  })
+
+  test('may terminate workers at any time', async () => {
+    expect(await runs('workers')).toMatchObject({
+      output: ['registered', 'polite 0'],
+      errors: '',
+      code: 0
+    })
+  })
+})

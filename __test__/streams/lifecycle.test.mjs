@@ -1,0 +1,303 @@
+// How a stream begins and ends.
+
+import { describe, expect, test } from 'vitest'
+
+import { FactstrSqliteStore } from '../../index.js'
+import { having, stores, temporaryFolder } from '../stores.mjs'
+import { appendBatches, failure, gate, noted, recorder, until, upTo } from './streams.mjs'
+
+const model = { name: 'model' }
+
+describe.each(stores)('subscriptions of the $name store', ({ create }) => {
+  test('call no handler once unsubscribe has returned', async () => {
+    const store = create()
+    const { calls, handle } = recorder()
+    const subscription = await store.streamAll(handle)
+    const appends = upTo(50).map(() => appendBatches(store, 1))
+    await until(() => calls.length > 0)
+    const ended = subscription.unsubscribe()
+    const count = calls.length
+    await Promise.all(appends)
+    await ended
+    await appendBatches(store, 1)
+    const other = recorder()
+    await store.streamAllDurable(model, other.handle)
+    expect(calls).toHaveLength(count)
+    expect(await subscription.closed).toEqual({ reason: 'unsubscribed' })
+  })
+
+  test('wait on unsubscribe for the call that runs, and store the cursor', async () => {
+    const store = create()
+    const held = gate()
+    const { calls, handle } = recorder(() => held.opened)
+    const subscription = await store.streamAllDurable(model, handle)
+    await appendBatches(store, 1, 1)
+    await until(() => calls.length === 1)
+    const unsubscribed = noted(subscription.unsubscribe())
+    const closed = noted(subscription.closed)
+    expect((await failure(store.streamAllDurable(model, handle))).code).toBe('DurableStreamActive')
+    expect([unsubscribed.isOver, closed.isOver]).toEqual([false, false])
+    held.open()
+    await until(() => unsubscribed.isOver && closed.isOver)
+    const again = recorder()
+    await store.streamAllDurable(model, again.handle)
+    expect(calls).toEqual([[1]])
+    expect(again.calls).toEqual([[2]])
+  })
+
+  test('leave the cursor where it was if the call that runs fails', async () => {
+    const store = create()
+    const held = gate()
+    const { calls, handle } = recorder(async () => {
+      await held.opened
+      throw new Error('at last')
+    })
+    const reports = []
+    const subscription = await store.streamAllDurable(model, handle, {
+      retry: { attempts: Infinity, initialDelayMs: 0 },
+      onError: (error) => reports.push(error.cause.message)
+    })
+    await appendBatches(store, 1)
+    await until(() => calls.length === 1)
+    const ended = subscription.unsubscribe()
+    held.open()
+    await ended
+    expect(calls).toHaveLength(1)
+    expect(reports).toEqual(['at last'])
+    expect((await store.listDurableStreams())[0]).toMatchObject({ position: 0n, active: false })
+  })
+
+  test('may be unsubscribed again and again', async () => {
+    const store = create()
+    const subscription = await store.streamAll(() => {})
+    await Promise.all([subscription.unsubscribe(), subscription.unsubscribe()])
+    subscription[Symbol.dispose]()
+    expect(await subscription.unsubscribe()).toBeUndefined()
+    expect(await subscription.closed).toEqual({ reason: 'unsubscribed' })
+    expect(subscription.ref()).toBe(subscription)
+    expect(subscription.unref()).toBe(subscription)
+    expect(subscription.position).toBe(0n)
+  })
+
+  test('end when they are disposed', async () => {
+    const store = create()
+    const subscription = await store.streamAllDurable(model, () => {})
+    subscription[Symbol.dispose]()
+    expect(await subscription.closed).toEqual({ reason: 'unsubscribed' })
+    await store.streamAllDurable(model, () => {})
+  })
+
+  test('end with the store', async () => {
+    const store = create()
+    const subscriptions = [
+      await store.streamAll(() => {}),
+      await store.streamTo(having({ n: 1 }), () => {}),
+      await store.streamAllDurable(model, () => {})
+    ]
+    await store.close()
+    for (const { closed } of subscriptions) {
+      const state = noted(closed)
+      await null
+      await null
+      expect(state.isOver).toBe(true)
+      expect(await closed).toEqual({ reason: 'store-closed' })
+    }
+    await subscriptions[0].unsubscribe()
+  })
+
+  test('are awaited by close, with the call that runs', async () => {
+    const store = create()
+    const held = gate()
+    const { calls, handle } = recorder(() => held.opened)
+    const subscription = await store.streamAllDurable(model, handle)
+    await appendBatches(store, 1, 1)
+    await until(() => calls.length === 1)
+    const closed = noted(store.close())
+    expect((await failure(store.append([]))).code).toBe('StoreClosed')
+    await new Promise((resolve) => {
+      setImmediate(resolve)
+    })
+    expect(closed.isOver).toBe(false)
+    held.open()
+    await until(() => closed.isOver)
+    expect(await subscription.closed).toEqual({ reason: 'store-closed' })
+    expect(calls).toEqual([[1]])
+    expect(subscription.position).toBe(1n)
+  })
+
+  test('of a replay that is going on are rejected by close', async () => {
+    const store = create()
+    await appendBatches(store, 1, 1, 1)
+    const held = gate()
+    const { calls, handle } = recorder((_, count) => (count === 2 ? held.opened : undefined))
+    const registration = failure(store.streamAllDurable(model, handle))
+    await until(() => calls.length === 2)
+    const closed = store.close()
+    held.open()
+    await closed
+    expect((await registration).code).toBe('StoreClosed')
+    expect(calls).toHaveLength(2)
+  })
+
+  test('that stand by are rejected by close', async () => {
+    const store = create()
+    await store.streamAllDurable(model, () => {})
+    const standby = failure(store.streamAllDurable(model, () => {}, { ifActive: 'wait' }))
+    await store.close()
+    expect((await standby).code).toBe('StoreClosed')
+  })
+
+  test('may be asked for and closed at once', async () => {
+    const store = create()
+    const registrations = [
+      store.streamAll(() => {}),
+      store.streamAllDurable(model, () => {}),
+      store.streamAllDurable(model, () => {}, { ifActive: 'wait' })
+    ]
+    const outcomes = Promise.allSettled(registrations)
+    await store.close()
+    for (const { status, value, reason } of await outcomes) {
+      if (status === 'fulfilled') expect(await value.closed).toEqual({ reason: 'store-closed' })
+      else expect(['StoreClosed', 'DurableStreamActive']).toContain(reason.code)
+    }
+  })
+})
+
+describe.each(stores)('a signal on the $name store', ({ create }) => {
+  const reason = new Error('the reason')
+
+  test('that has aborted refuses the registration', async () => {
+    const store = create()
+    const signal = AbortSignal.abort(reason)
+    const register = [
+      () => store.streamAll(() => {}, { signal }),
+      () => store.streamTo({}, () => {}, { signal }),
+      () => store.streamAllDurable(model, () => {}, { signal }),
+      () => store.streamToDurable(model, {}, () => {}, { signal })
+    ]
+    for (const each of register) expect(await failure(each())).toBe(reason)
+    expect(await store.listDurableStreams()).toEqual([])
+  })
+
+  test('that aborts during the replay rejects the registration', async () => {
+    const store = create()
+    await appendBatches(store, 1, 1, 1, 1)
+    const controller = new AbortController()
+    const { calls, handle } = recorder(async (_, count) => {
+      await null
+      if (count === 2) controller.abort(reason)
+    })
+    const { signal } = controller
+    expect(await failure(store.streamAllDurable(model, handle, { signal }))).toBe(reason)
+    expect(calls).toEqual([[1], [2]])
+    const again = recorder()
+    await store.streamAllDurable(model, again.handle)
+    expect(again.calls).toEqual([[3], [4]])
+  })
+
+  test('that aborts at once rejects the registration or unsubscribes', async () => {
+    const store = create()
+    await appendBatches(store, 1)
+    for (let turns = 0; turns < 6; turns++) {
+      const controller = new AbortController()
+      const { signal } = controller
+      const registration = store.streamAllDurable(model, () => {}, { signal })
+      for (let n = 0; n < turns; n++) {
+        await new Promise((resolve) => {
+          setImmediate(resolve)
+        })
+      }
+      controller.abort(reason)
+      const outcome = await registration.catch((error) => error)
+      if (outcome !== reason) expect(await outcome.closed).toEqual({ reason: 'unsubscribed' })
+    }
+    await store.streamAllDurable(model, () => {})
+  })
+
+  test('that aborts while the stream stands by rejects the registration', async () => {
+    const store = create()
+    const { calls, handle } = recorder()
+    await store.streamAllDurable(model, handle)
+    const controller = new AbortController()
+    const { signal } = controller
+    const standby = failure(store.streamAllDurable(model, () => {}, { ifActive: 'wait', signal }))
+    await appendBatches(store, 1)
+    controller.abort(reason)
+    expect(await standby).toBe(reason)
+    await appendBatches(store, 1)
+    await until(() => calls.length === 2)
+  })
+
+  test('that aborts during a pause between attempts rejects the registration', async () => {
+    const store = create()
+    await appendBatches(store, 1)
+    const controller = new AbortController()
+    const { calls, handle } = recorder(() => false)
+    const registration = failure(
+      store.streamAllDurable(model, handle, {
+        signal: controller.signal,
+        retry: { attempts: 5, initialDelayMs: 10_000_000, maxDelayMs: 10_000_000 },
+        onError() {}
+      })
+    )
+    await until(() => calls.length === 1)
+    controller.abort(reason)
+    expect(await registration).toBe(reason)
+    expect(calls).toHaveLength(1)
+  })
+
+  test('that aborts later unsubscribes', async () => {
+    const store = create()
+    const controller = new AbortController()
+    const { signal } = controller
+    const { calls, handle } = recorder()
+    const live = await store.streamAll(handle, { signal })
+    const durable = await store.streamAllDurable(model, handle, { signal })
+    await appendBatches(store, 1)
+    await until(() => calls.length === 2)
+    controller.abort(reason)
+    for (const { closed } of [live, durable])
+      expect(await closed).toEqual({ reason: 'unsubscribed' })
+    await appendBatches(store, 1)
+    expect(calls).toHaveLength(2)
+  })
+
+  test('that aborts after the end changes nothing', async () => {
+    const store = create()
+    const controller = new AbortController()
+    const subscription = await store.streamAll(() => {}, { signal: controller.signal })
+    await subscription.unsubscribe()
+    controller.abort(reason)
+    expect(await subscription.closed).toEqual({ reason: 'unsubscribed' })
+  })
+})
+
+describe('a SQLite store that is not open yet', () => {
+  test('opens for a registration', async () => {
+    const store = new FactstrSqliteStore(`${temporaryFolder()}/store.db`)
+    const { calls, handle } = recorder()
+    const registration = store.streamAll(handle)
+    await registration
+    await appendBatches(store, 1)
+    await until(() => calls.length === 1)
+    await store.close()
+  })
+
+  test('rejects a registration if it can not be opened', async () => {
+    const folder = temporaryFolder()
+    const store = new FactstrSqliteStore(folder)
+    const error = await failure(store.streamAllDurable(model, () => {}))
+    expect(error.name).toBe('FactstrError')
+    expect((await failure(store.listDurableStreams())).name).toBe('FactstrError')
+    await store.close()
+  })
+
+  test('minds a signal that aborts meanwhile', async () => {
+    const store = new FactstrSqliteStore(`${temporaryFolder()}/store.db`)
+    const controller = new AbortController()
+    const registration = store.streamAll(() => {}, { signal: controller.signal })
+    controller.abort(new Error('the reason'))
+    expect((await failure(registration)).message).toBe('the reason')
+    await store.close()
+  })
+})

@@ -1,0 +1,302 @@
+'use strict'
+
+const { Aborted, Failure, FactstrError } = require('./error.js')
+const { HandlerCall, callingHandler } = require('./handler-call.js')
+const { WIDTH, recordAt } = require('./records.js')
+const { Progress, reportFailure } = require('./stream-reports.js')
+const { nextTurn, turnIsOver } = require('./handler-turns.js')
+
+/** What the native side has for a stream. */
+const [CALLS, REGISTERED] = [0, 1]
+/** Its verdicts on a failed call. */
+const VERDICTS = ['skip', 'retry', 'stop']
+
+/**
+ * One stream: takes chunks of calls from the native side and makes them. Which batches come, what
+ * follows a failure and where the cursor is are decided there.
+ */
+class Stream {
+  /** The handler call that is running. */
+  call
+  /** Resolves, when the stream is up to date, to nothing or to why it never will be. */
+  registered
+  /** Resolves to the stream's end. */
+  closed
+  #native
+  #request
+  #onHold
+  #resolveRegistered
+  #resolveClosed
+  #isRegistered = false
+  #isEnded = false
+  /** Whether it keeps the process alive. */
+  #isHeld = false
+  /** The error of the last failed call, which may turn out to be the end. */
+  #error
+  #progress
+  /** Ends the wait that is going on. */
+  #wake = () => {}
+  #abort = () => this.#stop()
+
+  /** @param onHold is told when the process must not end without this stream, and when it may */
+  constructor(native, request, onHold) {
+    this.#native = native
+    this.#request = request
+    this.#onHold = onHold
+    if (request.onProgress !== undefined) this.#progress = new Progress(request.onProgress)
+    this.registered = new Promise((resolve) => {
+      this.#resolveRegistered = resolve
+    })
+    this.closed = new Promise((resolve) => {
+      this.#resolveClosed = resolve
+    })
+    this.hold(true)
+    request.signal?.addEventListener('abort', this.#abort, { once: true })
+    // It may have aborted while the store was being opened.
+    if (request.signal?.aborted) this.#stop()
+  }
+
+  get position() {
+    return this.#native.position()
+  }
+
+  /** Keeps the process alive while the stream runs, or lets it end. */
+  hold(alive) {
+    if (this.#isEnded || this.#isHeld === alive) return
+    this.#isHeld = alive
+    this.#onHold(alive)
+  }
+
+  /** Something may have come. */
+  wake() {
+    this.#wake()
+  }
+
+  /** No call starts after this. */
+  unsubscribe() {
+    this.#stop()
+    return this.ended()
+  }
+
+  #stop() {
+    if (!this.#isEnded) this.#native.unsubscribe()
+  }
+
+  /** Resolves when the stream has ended; at once, if that would wait for the caller itself. */
+  async ended() {
+    if (this.#isEnded) return
+    const caller = callingHandler()
+    if (caller?.holdsUp(this)) return
+    const forget = caller?.waitFor(this)
+    await this.closed
+    forget?.()
+  }
+
+  /** Runs to the end of the stream. Never rejects. */
+  async run() {
+    let end
+    try {
+      end = await this.#run()
+    } catch (error) {
+      this.#native.unsubscribe()
+      await this.#waitFor(() => this.#native.hasEnded())
+      end = { reason: 'backend-failed', code: 'BackendFailure', message: `${error?.message}` }
+    }
+    this.#end(end)
+  }
+
+  /** Waits for something that a wake-up comes with. */
+  async #waitFor(condition) {
+    while (!condition()) {
+      await new Promise((resolve) => {
+        this.#wake = resolve
+      })
+    }
+  }
+
+  /** The handler is called in the context of the registration, where this function was called. */
+  async #run() {
+    // No handler is called before the registering call has returned.
+    await null
+    for (;;) {
+      const text = this.#native.take()
+      if (text === null) {
+        await new Promise((resolve) => {
+          this.#wake = resolve
+        })
+        continue
+      }
+      const [kind, ...rest] = parse(text)
+      if (kind === CALLS) {
+        await this.#makeCalls(text, rest)
+      } else if (kind === REGISTERED) {
+        const [head, position] = rest
+        this.#isRegistered = true
+        this.#progress?.moved(position, head)
+        this.#progress?.tell()
+        this.#resolveRegistered(undefined)
+      } else {
+        const [reason, code, message] = rest
+        return { reason, code, message }
+      }
+    }
+  }
+
+  async #makeCalls(text, [head, values, calls]) {
+    let row = 0
+    for (let at = 0; at < calls.length; at += 2) {
+      const [rows, position] = [calls[at], calls[at + 1]]
+      let records = recordsOf(values, row, rows)
+      for (let attempt = 1; ; attempt++) {
+        if (turnIsOver()) await nextTurn()
+        if (!this.#native.enter()) return
+        const outcome = this.#call(records)
+        const error = outcome instanceof Promise ? await outcome : outcome
+        if (error === undefined) {
+          this.#native.processed(position)
+          break
+        }
+        // The handler may have changed what it was given.
+        const anew = () => recordsOf(JSON.parse(text)[2], row, rows)
+        const { next, delay } = this.#fail(error, position, attempt, anew)
+        if (next === 'skip') break
+        if (next === 'stop') return
+        await this.#pause(delay)
+        records = anew()
+      }
+      row += rows
+      this.#progress?.moved(position, head)
+    }
+  }
+
+  /** @returns the error if the call has failed, or a promise of that */
+  #call(records) {
+    const call = new HandlerCall()
+    this.call = call
+    let result
+    try {
+      result = call.run(this.#request.handle, records)
+      if (isThenable(result)) return this.#settled(call, result)
+    } catch (error) {
+      return this.#over(call, handlerFailed(error))
+    }
+    return this.#over(call, result === false ? returnedFalse() : undefined)
+  }
+
+  async #settled(call, result) {
+    try {
+      const value = await result
+      return this.#over(call, value === false ? returnedFalse() : undefined)
+    } catch (error) {
+      return this.#over(call, handlerFailed(error))
+    }
+  }
+
+  #over(call, outcome) {
+    call.end()
+    this.call = undefined
+    return outcome
+  }
+
+  #fail(error, position, attempt, anew) {
+    this.#error = error
+    const { verdict, delay } = this.#native.failed(position, error.message)
+    const next = VERDICTS[verdict]
+    const { onError } = this.#request
+    // A failure that rejects the registration needs no warning.
+    if (onError !== undefined || next !== 'stop' || this.#isRegistered) {
+      const failure = {
+        event_records: onError === undefined ? [] : anew(),
+        attempt,
+        next,
+        retry_delay_ms: next === 'retry' ? delay : null
+      }
+      reportFailure(error, failure, onError)
+    }
+    return { next, delay }
+  }
+
+  /** Waits, at most until the stream has ended. */
+  async #pause(delay) {
+    let timer
+    await new Promise((resolve) => {
+      this.#wake = () => {
+        if (this.#native.hasEnded()) resolve()
+      }
+      // The stream itself keeps the process alive, or doesn't.
+      timer = setTimeout(resolve, delay).unref()
+    })
+    clearTimeout(timer)
+  }
+
+  #end({ reason, code, message }) {
+    const { signal, onError } = this.#request
+    this.hold(false)
+    this.#isEnded = true
+    signal?.removeEventListener('abort', this.#abort)
+    this.#progress?.end()
+    let error
+    if (reason === 'handler-failed') error = this.#error
+    if (reason === 'backend-failed') error = new FactstrError(code, message)
+    if (!this.#isRegistered) {
+      this.#resolveRegistered(this.#refusal(reason, code, message))
+    } else if (reason === 'backend-failed') {
+      const failure = { event_records: [], attempt: 0, next: 'stop', retry_delay_ms: null }
+      reportFailure(error, failure, onError)
+    }
+    this.#resolveClosed(error === undefined ? { reason } : { reason, error })
+  }
+
+  #refusal(reason, code, message) {
+    if (reason === 'handler-failed') {
+      return new Failure(this.#error.code, this.#error.message, { cause: this.#error.cause })
+    }
+    if (reason === 'store-closed') return new Failure('StoreClosed', 'the store is closed')
+    if (reason === 'unsubscribed') return new Aborted(this.#request.signal)
+    return new Failure(code, message)
+  }
+}
+
+/** A damaged payload may be no JSON value, or several. */
+function parse(text) {
+  let parsed
+  try {
+    parsed = JSON.parse(text)
+  } catch (error) {
+    throw new Error(`a stored payload is damaged: ${error.message}`, { cause: error })
+  }
+  const [kind, , values, calls] = parsed
+  if (kind !== CALLS) return parsed
+  let rows = 0
+  for (let at = 0; at < calls?.length; at += 2) rows += calls[at]
+  if (parsed.length === 4 && values.length === rows * WIDTH) return parsed
+  throw new Error('a stored payload is damaged: it is no JSON value')
+}
+
+function recordsOf(values, row, rows) {
+  const records = []
+  for (let at = row; at < row + rows; at++) records.push(recordAt(values, at))
+  return records
+}
+
+function isThenable(value) {
+  if (value === undefined || value === null) return false
+  if (typeof value !== 'object' && typeof value !== 'function') return false
+  return typeof value.then === 'function'
+}
+
+function returnedFalse() {
+  return handlerFailed(new Error('the handler returned false'))
+}
+
+function handlerFailed(cause) {
+  let text
+  try {
+    text = cause instanceof Error ? cause.message : String(cause)
+  } catch {
+    text = 'it threw something that has no text'
+  }
+  return new FactstrError('StreamHandlerFailed', `a stream's handler failed: ${text}`, { cause })
+}
+
+module.exports = { Stream }

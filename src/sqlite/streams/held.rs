@@ -1,0 +1,222 @@
+//! The leases that this store holds, and the cursors on their way to the file.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rusqlite::Connection;
+
+use super::{SqliteStreams, leases};
+use crate::contract::EventStoreError;
+use crate::delivery::{Lease, Reply};
+use crate::sqlite::failure::Result;
+
+type Lost = Box<dyn FnOnce(EventStoreError) + Send>;
+
+/// What one store holds.
+pub(in crate::sqlite) struct HeldLeases {
+    /// Tells this store from all others.
+    pub(super) owner: i64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    held: HashMap<Arc<str>, Arc<HeldLease>>,
+    /// Those whose cursor has moved since it was stored.
+    moved: Vec<Arc<HeldLease>>,
+}
+
+/// A lease of this store.
+pub(super) struct HeldLease {
+    name: Arc<str>,
+    fencing: i64,
+    position: AtomicU64,
+    /// It stands in `State::moved`.
+    is_moved: AtomicBool,
+    released: AtomicBool,
+    lost: Mutex<Option<Lost>>,
+    streams: Weak<SqliteStreams>,
+}
+
+impl HeldLeases {
+    pub(super) fn new() -> Self {
+        // Good enough: two stores of one file would have to draw the same 62 bits.
+        let random = std::hash::BuildHasher::hash_one(
+            &std::collections::hash_map::RandomState::new(),
+            std::time::SystemTime::now(),
+        );
+        Self {
+            owner: (random >> 2) as i64 + 1,
+            state: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn holds(&self, name: &str) -> bool {
+        self.lock().held.contains_key(name)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().held.is_empty()
+    }
+
+    pub(super) fn has_moved(&self) -> bool {
+        !self.lock().moved.is_empty()
+    }
+
+    /// Keeps a lease that was taken in the file.
+    pub(super) fn keep(
+        &self,
+        name: Arc<str>,
+        fencing: i64,
+        position: u64,
+        lost: Lost,
+        streams: Weak<SqliteStreams>,
+    ) -> Arc<HeldLease> {
+        let lease = Arc::new(HeldLease {
+            name: name.clone(),
+            fencing,
+            position: AtomicU64::new(position),
+            is_moved: AtomicBool::new(false),
+            released: AtomicBool::new(false),
+            lost: Mutex::new(Some(lost)),
+            streams,
+        });
+        self.lock().held.insert(name, lease.clone());
+        lease
+    }
+
+    /// Stores the cursors that have moved, in a transaction that may still fail.
+    pub(in crate::sqlite) fn store_moved(&self, connection: &Connection) -> StoredCursors<'_> {
+        let mut stored = StoredCursors {
+            leases: self,
+            moved: std::mem::take(&mut self.lock().moved),
+            lost: Vec::new(),
+            failed: false,
+        };
+        for lease in &stored.moved {
+            lease.is_moved.store(false, Ordering::SeqCst);
+            if lease.released.load(Ordering::SeqCst) {
+                continue;
+            }
+            let position = lease.position.load(Ordering::SeqCst);
+            match leases::store(connection, self.owner, &lease.name, lease.fencing, position) {
+                Ok(true) => {}
+                Ok(false) => stored.lost.push(lease.clone()),
+                Err(error) => {
+                    tracing::warn!(%error, "the cursors of streams could not be stored");
+                    stored.failed = true;
+                    break;
+                }
+            }
+        }
+        stored
+    }
+
+    /// Those that the file says are somebody else's by now end.
+    pub(super) fn check(&self, connection: &Connection) -> Result<()> {
+        let held: Vec<Arc<HeldLease>> = self.lock().held.values().cloned().collect();
+        for lease in held {
+            let sql = "SELECT 1 FROM durable_streams
+                       WHERE name = ?1 AND owner = ?2 AND fencing = ?3";
+            let arguments = rusqlite::params![&*lease.name, self.owner, lease.fencing];
+            if !connection.prepare_cached(sql)?.exists(arguments)? {
+                lease.lose();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Cursors written in a transaction. They count once it is committed.
+pub(in crate::sqlite) struct StoredCursors<'l> {
+    leases: &'l HeldLeases,
+    moved: Vec<Arc<HeldLease>>,
+    lost: Vec<Arc<HeldLease>>,
+    failed: bool,
+}
+
+impl StoredCursors<'_> {
+    /// What was not stored will be with the next ones.
+    pub(in crate::sqlite) fn end(self, committed: bool) {
+        if !committed || self.failed {
+            let mut state = self.leases.lock();
+            for lease in self.moved {
+                if !lease.is_moved.swap(true, Ordering::SeqCst) {
+                    state.moved.push(lease);
+                }
+            }
+            return;
+        }
+        for lease in self.lost {
+            lease.lose();
+        }
+    }
+}
+
+impl HeldLease {
+    /// The stream ends; giving the lease back will tell it again, in vain.
+    fn lose(&self) {
+        if self.released.load(Ordering::SeqCst) {
+            return;
+        }
+        let lost = self
+            .lost
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(lost) = lost {
+            lost(lost_lease(&self.name));
+        }
+    }
+}
+
+fn lost_lease(name: &str) -> EventStoreError {
+    EventStoreError::BackendFailure(format!(
+        "the durable stream '{name}' was taken over: this store gave no sign of life for too long"
+    ))
+}
+
+impl Lease for HeldLease {
+    fn moved(&self, position: u64) {
+        self.position.store(position, Ordering::SeqCst);
+        if self.is_moved.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        if let Some(streams) = self.streams.upgrade() {
+            let mut state = streams.leases.lock();
+            if let Some(lease) = state.held.get(&self.name).cloned() {
+                state.moved.push(lease);
+            }
+        }
+    }
+
+    fn release(&self, position: u64, reply: Reply<()>) {
+        self.released.store(true, Ordering::SeqCst);
+        let Some(streams) = self.streams.upgrade() else {
+            return reply(Err(EventStoreError::StoreClosed));
+        };
+        let (name, fencing) = (self.name.clone(), self.fencing);
+        let leases = streams.leases.clone();
+        let owner = leases.owner;
+        let forget = move |result| {
+            // Even if it could not be given back: this store does not run the stream any more.
+            leases.lock().held.remove(&name);
+            reply(result);
+        };
+        let name = self.name.clone();
+        streams.write(
+            move |connection| {
+                if leases::release(connection, owner, &name, fencing, position)? {
+                    return Ok(());
+                }
+                Err(lost_lease(&name))
+            },
+            Box::new(forget),
+        );
+    }
+}

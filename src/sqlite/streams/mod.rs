@@ -1,0 +1,310 @@
+//! What the stream engine needs of the SQLite store: pages of batches, leases and cursors in the file,
+//! and an eye on other writers.
+
+mod batches;
+mod held;
+mod leases;
+mod reading;
+mod watcher;
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::Sender;
+use rusqlite::Connection;
+
+use self::leases::TakenRow;
+use self::reading::StreamReads;
+use self::watcher::{Watched, Watcher};
+use super::database::Database;
+use super::failure::Result;
+use super::indexer::in_transaction;
+use super::reader_pool::ReaderPool;
+use super::readers::ReadJob;
+use super::writer::Maintenance;
+use crate::contract::{DurableStreamInfo, EventStoreError};
+use crate::delivery::{BatchPage, BatchRequest, Delivery, LeaseRequest, LogSource, Reply, Taken};
+
+pub(super) use self::held::HeldLeases;
+
+/// The side of the store that streams see.
+pub(super) struct SqliteStreams {
+    reads: Arc<StreamReads>,
+    leases: Arc<HeldLeases>,
+    /// `None`: the store is read-only, or has ended.
+    writer: Mutex<Option<Sender<Maintenance>>>,
+    read_only: bool,
+    /// The writer's usual mode.
+    synchronous: &'static str,
+    watched: Watched,
+    delivery: OnceLock<Weak<Delivery>>,
+    this: Weak<Self>,
+}
+
+impl SqliteStreams {
+    /// `readers` of which there are `count`.
+    pub(super) fn new(
+        readers: Arc<ReaderPool<ReadJob>>,
+        count: usize,
+        database: &Database,
+    ) -> (Arc<Self>, Arc<Delivery>) {
+        let streams = Arc::new_cyclic(|this| Self {
+            reads: StreamReads::new(readers, count.saturating_sub(1).max(1)),
+            leases: Arc::new(HeldLeases::new()),
+            writer: Mutex::default(),
+            read_only: database.options.read_only,
+            synchronous: database.synchronous(),
+            watched: Watched::default(),
+            delivery: OnceLock::new(),
+            this: this.clone(),
+        });
+        let delivery = Delivery::new(streams.clone());
+        let _ = streams.delivery.set(Arc::downgrade(&delivery));
+        (streams, delivery)
+    }
+
+    /// For the writer, which stores cursors with its commits.
+    pub(super) fn leases(&self) -> &Arc<HeldLeases> {
+        &self.leases
+    }
+
+    pub(super) fn start_writing(&self, writer: Sender<Maintenance>) {
+        *self.writer() = Some(writer);
+    }
+
+    /// Starts the thread that looks for other writers.
+    pub(super) fn watch(self: &Arc<Self>, database: Database) -> std::io::Result<JoinHandle<()>> {
+        let streams = self.clone();
+        let watcher = Watcher { streams, database };
+        thread::Builder::new()
+            .name("factstr-watcher".to_owned())
+            .spawn(move || watcher.run())
+    }
+
+    /// Nothing is written any more, so that the writer can end.
+    pub(super) fn end(&self) {
+        self.watched.end();
+        *self.writer() = None;
+    }
+
+    fn delivery(&self) -> Option<Arc<Delivery>> {
+        self.delivery.get()?.upgrade()
+    }
+
+    /// Has the writer do something in a transaction. What streams write need not survive a power
+    /// failure: that can only repeat batches.
+    fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+        reply: Reply<T>,
+    ) {
+        let usual = self.synchronous;
+        self.on_writer(
+            move |connection| without_flush(connection, usual, work),
+            reply,
+        );
+    }
+
+    /// Has the writer do something. One that is gone drops it, and that answers.
+    fn on_writer<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+        reply: Reply<T>,
+    ) {
+        let answer = Answer(Some(reply));
+        let task: Maintenance = Box::new(move |connection| answer.give(work(connection)));
+        let sender = self.writer().clone();
+        if let Some(sender) = sender {
+            let _ = sender.send(task);
+        }
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Option<Sender<Maintenance>>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse_read_only(&self) -> Result<()> {
+        if self.read_only {
+            return Err(EventStoreError::InvalidOptions(
+                "options.readOnly: the cursor of a durable stream can't be stored".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Stores the cursors that have moved, unless a commit has taken them along.
+    fn store_cursors(&self) {
+        if !self.leases.has_moved() {
+            return;
+        }
+        let (leases, usual) = (self.leases.clone(), self.synchronous);
+        self.on_writer(
+            move |connection| {
+                let mut stored = None;
+                let result = without_flush(connection, usual, |connection| {
+                    stored = Some(leases.store_moved(connection));
+                    Ok(())
+                });
+                if let Some(stored) = stored {
+                    stored.end(result.is_ok());
+                }
+                result
+            },
+            Box::new(|stored| {
+                if let Err(error) = stored {
+                    tracing::warn!(%error, "the cursors of durable streams could not be stored");
+                }
+            }),
+        );
+    }
+
+    /// Gives a sign of life; after a long silence also looks whether the leases are still its own.
+    fn touch(&self) {
+        if self.leases.is_empty() {
+            return;
+        }
+        let leases = self.leases.clone();
+        let owner = leases.owner;
+        self.write(
+            move |connection| {
+                let silent = leases::has_been_silent(connection, owner)?;
+                leases::touch(connection, owner)?;
+                if silent {
+                    leases.check(connection)?;
+                }
+                Ok(())
+            },
+            Box::new(|touched| {
+                if let Err(error) = touched {
+                    tracing::warn!(%error, "the leases of durable streams could not be renewed");
+                }
+            }),
+        );
+    }
+}
+
+/// Gives back what a store that ends still holds.
+pub(super) fn release_rest(leases: &HeldLeases, connection: &Connection) -> Result<()> {
+    if leases.is_empty() {
+        return Ok(());
+    }
+    leases::release_all(connection, leases.owner)
+}
+
+fn without_flush<T>(
+    connection: &Connection,
+    usual: &str,
+    work: impl FnOnce(&Connection) -> Result<T>,
+) -> Result<T> {
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    let result = in_transaction(connection, || work(connection));
+    connection.pragma_update(None, "synchronous", usual)?;
+    result
+}
+
+/// Answers in any case.
+struct Answer<T>(Option<Reply<T>>);
+
+impl<T> Answer<T> {
+    fn give(mut self, result: Result<T>) {
+        if let Some(reply) = self.0.take() {
+            reply(result);
+        }
+    }
+}
+
+impl<T> Drop for Answer<T> {
+    fn drop(&mut self) {
+        if let Some(reply) = self.0.take() {
+            reply(Err(EventStoreError::StoreClosed));
+        }
+    }
+}
+
+impl LogSource for SqliteStreams {
+    fn head(&self, reply: Reply<u64>) {
+        self.reads.at_once(Box::new(|snapshot| {
+            reply(snapshot.map(|snapshot| snapshot.head));
+        }));
+    }
+
+    fn read_batches(&self, request: BatchRequest, reply: Reply<BatchPage>) {
+        self.reads.in_turn(Box::new(move |snapshot| {
+            reply(snapshot.and_then(|snapshot| batches::read(snapshot, &request)));
+        }));
+    }
+
+    fn stream_opened(&self) {
+        self.watched.stream_opened();
+    }
+
+    fn stream_closed(&self) {
+        self.watched.stream_closed();
+    }
+
+    fn take_lease(&self, request: LeaseRequest, reply: Reply<Taken>) {
+        if let Err(error) = self.refuse_read_only() {
+            return reply(Err(error));
+        }
+        let LeaseRequest { name, query, lost } = request;
+        let (leases, this) = (self.leases.clone(), self.this.clone());
+        let (owner, usual) = (leases.owner, self.synchronous);
+        let keep = leases.clone();
+        let key = name.clone();
+        self.on_writer(
+            move |connection| {
+                // Who stands by asks often, and must not take a lock for it.
+                let mine = leases.holds(&name);
+                leases::refuse_taken(connection, owner, mine, &name, &query)?;
+                without_flush(connection, usual, |connection| {
+                    leases::take(connection, owner, mine, &name, &query)
+                })
+            },
+            Box::new(move |row: Result<TakenRow>| {
+                reply(row.map(|row| Taken {
+                    lease: keep.keep(key, row.fencing, row.position, lost, this),
+                    position: row.position,
+                    head: row.head,
+                }));
+            }),
+        );
+    }
+
+    fn list(&self, reply: Reply<Vec<DurableStreamInfo>>) {
+        let leases = self.leases.clone();
+        self.reads.at_once(Box::new(move |snapshot| {
+            reply(snapshot.and_then(|snapshot| {
+                let is_mine = |name: &str| leases.holds(name);
+                leases::list(snapshot.connection, leases.owner, is_mine)
+            }));
+        }));
+    }
+
+    fn reset(&self, name: &str, after: u64, reply: Reply<()>) {
+        if let Err(error) = self.refuse_read_only() {
+            return reply(Err(error));
+        }
+        let (leases, name) = (self.leases.clone(), name.to_owned());
+        self.write(
+            move |connection| {
+                let (owner, mine) = (leases.owner, leases.holds(&name));
+                leases::reset(connection, owner, mine, &name, after)
+            },
+            reply,
+        );
+    }
+
+    fn delete(&self, name: &str, reply: Reply<()>) {
+        if let Err(error) = self.refuse_read_only() {
+            return reply(Err(error));
+        }
+        let (leases, name) = (self.leases.clone(), name.to_owned());
+        self.write(
+            move |connection| {
+                let (owner, mine) = (leases.owner, leases.holds(&name));
+                leases::delete(connection, owner, mine, &name)
+            },
+            reply,
+        );
+    }
+}

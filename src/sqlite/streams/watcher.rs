@@ -1,0 +1,140 @@
+//! What has to be done now and then while streams run: one thread, asleep while none does.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::SqliteStreams;
+use crate::sqlite::database::Database;
+use crate::sqlite::failure::Result;
+
+/// How often it looks for commits of others.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Cursors without a commit to ride in are stored this often.
+const STORE_EVERY: Duration = Duration::from_millis(50);
+/// How often a store that holds leases gives a sign of life.
+const TOUCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Whether there is something to watch for.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    streams: AtomicUsize,
+    ended: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+impl Watched {
+    pub(super) fn stream_opened(&self) {
+        if self.streams.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.wake();
+        }
+    }
+
+    pub(super) fn stream_closed(&self) {
+        self.streams.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Waits for the time of the next look; `false`: there will be none.
+    fn wait(&self) -> bool {
+        let _ = self.thread.set(thread::current());
+        let mut looked = false;
+        while !self.ended.load(Ordering::SeqCst) {
+            if self.streams.load(Ordering::SeqCst) == 0 {
+                thread::park();
+            } else if looked {
+                return true;
+            } else {
+                thread::park_timeout(LOOK_EVERY);
+                looked = true;
+            }
+        }
+        false
+    }
+}
+
+pub(super) struct Watcher {
+    pub(super) streams: Arc<SqliteStreams>,
+    pub(super) database: Database,
+}
+
+impl Watcher {
+    pub(super) fn run(self) {
+        self.database.enter_thread();
+        let mut eye = None;
+        let (mut stored, mut touched) = (Instant::now(), Instant::now());
+        while self.streams.watched.wait() {
+            if let Err(error) = self.look(&mut eye) {
+                tracing::warn!(%error, "the store could not be watched for other writers");
+                eye = None;
+            }
+            let now = Instant::now();
+            if now - stored >= STORE_EVERY {
+                stored = now;
+                self.streams.store_cursors();
+            }
+            if now - touched >= TOUCH_EVERY {
+                touched = now;
+                if let Some(delivery) = self.streams.delivery() {
+                    delivery.touch_idle();
+                }
+                self.streams.touch();
+            }
+        }
+    }
+
+    /// Tells the streams of a new head.
+    fn look(&self, eye: &mut Option<Eye>) -> Result<()> {
+        let eye = match eye {
+            Some(eye) => eye,
+            None => eye.insert(Eye {
+                connection: self.database.connect_for_reading()?,
+                version: None,
+            }),
+        };
+        if let Some(head) = eye.changed_head()?
+            && let Some(delivery) = self.streams.delivery()
+        {
+            delivery.observe(head).fire();
+        }
+        Ok(())
+    }
+}
+
+struct Eye {
+    connection: Connection,
+    /// Changes with every commit of any other connection.
+    version: Option<i64>,
+}
+
+impl Eye {
+    fn changed_head(&mut self) -> Result<Option<u64>> {
+        let version: i64 = self
+            .connection
+            .prepare_cached("PRAGMA data_version")?
+            .query_row([], |row| row.get(0))?;
+        if self.version == Some(version) {
+            return Ok(None);
+        }
+        let sql = "SELECT coalesce(max(sequence_number), 0) FROM events";
+        let head = self
+            .connection
+            .prepare_cached(sql)?
+            .query_row([], |row| row.get(0))?;
+        self.version = Some(version);
+        Ok(Some(head))
+    }
+}
