@@ -75,11 +75,20 @@ type RecordOfFilter<Event extends AnyEvent, Filter> = Filter extends {
   : RecordOf<Event>
 
 type RecordOf<Event extends AnyEvent, Type = string> = Event extends AnyEvent
-  ? string extends Event['event_type']
-    ? EventRecord<Type & string, Event['payload']>
-    : Event['event_type'] extends Type
-      ? EventRecord<Event['event_type'], Event['payload']>
-      : never
+  ? RecordsOf<CommonType<Event['event_type'], Type>, Event['payload']>
+  : never
+
+type RecordsOf<Type, Payload> = Type extends string ? EventRecord<Type, Payload> : never
+
+/** The types that both an event and a query name: either may be the wider one (`string`, templates). */
+type CommonType<EventType, Type> = EventType extends unknown
+  ? Type extends unknown
+    ? EventType extends Type
+      ? EventType
+      : Type extends EventType
+        ? Type
+        : never
+    : never
   : never
 
 /** What a query found, rows and context version from one snapshot. */
@@ -489,3 +498,5 @@ export class FactstrSqliteStore<Event extends AnyEvent = AnyEvent> extends Store
     options?: SqliteStoreOptions | null
   ): Promise<FactstrSqliteStore<Event>>
 }
+
+export {}

@@ -40,6 +40,9 @@ beforeAll(() => {
   const platformPackage = join(folder, 'platform')
   cpSync(join(root, 'npm', platform), platformPackage, { recursive: true })
   cpSync(join(root, binary), join(platformPackage, binary))
+  for (const licence of ['LICENSE-MIT', 'LICENSE-APACHE']) {
+    cpSync(join(root, licence), join(platformPackage, licence))
+  }
   const tarballs = [pack(root), pack(platformPackage)]
   project = join(folder, 'project')
   mkdirSync(project)

@@ -194,3 +194,50 @@ test('a damaged payload fails the read that meets it, and nothing else', async (
     expect(numbersOf(other.event_records)).toEqual([2])
   }
 })
+
+test('path and options are those of the constructor', async () => {
+  const folder = temporaryFolder()
+  const before = process.cwd()
+  const options = { readOnly: false }
+  let store
+  try {
+    process.chdir(folder)
+    store = closing(new FactstrSqliteStore('here.db', options))
+    options.readOnly = true
+    options.durability = 'no such'
+  } finally {
+    process.chdir(before)
+  }
+  await store.append(one)
+  expect(existsSync(join(folder, 'here.db'))).toBe(true)
+})
+
+test('options that throw and paths that are no text are refused', async () => {
+  const wrong = [
+    ['a\ud800.db', {}],
+    ['a\0.db', {}],
+    [
+      join(temporaryFolder(), 'a.db'),
+      {
+        get durability() {
+          throw new Error('mine')
+        }
+      }
+    ]
+  ]
+  for (const [path, options] of wrong) {
+    const error = await rejection(FactstrSqliteStore.open(path, options))
+    expect(error).toMatchObject({ name: 'FactstrError', code: 'InvalidOptions' })
+  }
+})
+
+test('large appends wait for one another, in order', async () => {
+  const store = closing(new FactstrSqliteStore(join(temporaryFolder(), 'store.db')))
+  const large = 'x'.repeat(12 * 1024 * 1024)
+  const appends = []
+  for (let n = 0; n < 24; n++) appends.push(store.append([event('n', n % 3 === 0 ? large : n)]))
+  const results = await Promise.all(appends)
+  expect(results.map(({ last_sequence_number: last }) => Number(last))).toEqual(
+    Array.from({ length: 24 }, (_, n) => n + 1)
+  )
+})

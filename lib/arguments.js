@@ -9,19 +9,54 @@ const { FactstrError } = require('./error.js')
 const DEEPEST = 200
 
 function encodeEvents(events) {
-  if (!Array.isArray(events)) {
-    throw new FactstrError('InvalidEvent', 'events: must be an array of events')
-  }
   try {
-    return JSON.stringify(events)
+    if (!Array.isArray(events)) {
+      throw new FactstrError('InvalidEvent', 'events: must be an array of events')
+    }
+    for (let i = 0; i < events.length; i++) refuseUnknownMember(events[i], i)
+    const text = JSON.stringify(events)
+    if (typeof text === 'string') return text
   } catch (cause) {
-    const culprit = findUnwritable(events, 'events', []) ?? `events: ${cause?.message ?? cause}`
+    if (cause instanceof FactstrError) throw cause
+    const culprit = findUnwritable(events) ?? `events: ${messageOf(cause)}`
     throw new FactstrError('InvalidEvent', culprit, { cause })
+  }
+  throw new FactstrError('InvalidEvent', 'events: has a toJSON that gives no JSON value')
+}
+
+/** `JSON.stringify` drops members that are functions or symbols, so the native side can't refuse them. */
+function refuseUnknownMember(event, index) {
+  if (typeof event !== 'object' || event === null || Array.isArray(event)) return
+  // What `toJSON` gives is seen by the native side.
+  if (typeof event.toJSON === 'function') return
+  for (const key of Object.keys(event)) {
+    if (key !== 'event_type' && key !== 'payload') {
+      const known = 'an event has event_type and payload'
+      const path = member(`events[${index}]`, key, event)
+      throw new FactstrError('InvalidEvent', `${path}: unknown member, it would be lost (${known})`)
+    }
+  }
+}
+
+/** The words of whatever was thrown. */
+function messageOf(error) {
+  try {
+    return String(error?.message ?? error)
+  } catch {
+    return 'it threw a value without a message'
   }
 }
 
 /** Finds what made `JSON.stringify` throw: `path: reason`. */
-function findUnwritable(value, path, above) {
+function findUnwritable(events) {
+  try {
+    return findIn(events, 'events', [])
+  } catch {
+    return undefined
+  }
+}
+
+function findIn(value, path, above) {
   if (typeof value === 'bigint') return `${path}: a BigInt is no JSON value`
   if (typeof value !== 'object' || value === null) return undefined
   if (above.includes(value)) return `${path}: a cycle is no JSON value`
@@ -29,11 +64,11 @@ function findUnwritable(value, path, above) {
   above.push(value)
   try {
     for (const key of Object.keys(value)) {
-      const found = findUnwritable(value[key], member(path, key, value), above)
+      const found = findIn(value[key], member(path, key, value), above)
       if (found !== undefined) return found
     }
   } catch (error) {
-    return `${path}: ${error?.message ?? error}`
+    return `${path}: ${messageOf(error)}`
   }
   above.pop()
   return undefined
@@ -46,72 +81,107 @@ function member(path, key, owner) {
 
 /** Takes a query apart: its filters as JSON text, its cursor as a number (-1: none). */
 function encodeQuery(query) {
-  if (typeof query !== 'object' || query === null || Array.isArray(query)) {
-    throw new FactstrError('InvalidQuery', 'query: must be an object')
-  }
-  for (const key of Object.keys(query)) {
-    if (key !== 'filters' && key !== 'min_sequence_number') {
-      const known = 'a query has filters and min_sequence_number'
-      throw new FactstrError('InvalidQuery', `${member('query', key)}: unknown member (${known})`)
+  try {
+    refuseUnknownQueryMember(query, 'query', 'filters', 'min_sequence_number', 'a query')
+    const cursor = query.min_sequence_number
+    return {
+      filters: encodeFilters(query.filters),
+      cursor: encodeSequenceNumber(cursor, 'query.min_sequence_number', 'InvalidQuery')
     }
+  } catch (cause) {
+    if (cause instanceof FactstrError) throw cause
+    throw new FactstrError('InvalidQuery', `query: ${messageOf(cause)}`, { cause })
   }
-  const cursor = query.min_sequence_number
-  return {
-    filters: encodeFilters(query.filters),
-    cursor: encodeSequenceNumber(cursor, 'query.min_sequence_number', 'InvalidQuery')
+}
+
+/** A member that is not known might be a typo, and the context wider than it was meant. */
+function refuseUnknownQueryMember(value, path, one, other, what) {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new FactstrError('InvalidQuery', `${path}: must be an object`)
+  }
+  for (const key of Object.keys(value)) {
+    if (key !== one && key !== other) {
+      const known = `${what} has ${one} and ${other}`
+      throw new FactstrError('InvalidQuery', `${member(path, key)}: unknown member (${known})`)
+    }
   }
 }
 
 function encodeFilters(filters) {
   if (filters === undefined || filters === null) return 'null'
+  const plain = takeList(filters, 'query.filters', takeFilter)
   try {
-    if (Array.isArray(filters)) {
-      for (let i = 0; i < filters.length; i++) refuseLoss(filters[i], `query.filters[${i}]`, 1)
-    }
-    const text = JSON.stringify(filters)
-    if (typeof text === 'string') return text
-  } catch (error) {
-    if (error instanceof FactstrError) throw error
-    const message = `query.filters: ${error?.message ?? error}`
-    throw new FactstrError('InvalidQuery', message, { cause: error })
+    return JSON.stringify(plain)
+  } catch (cause) {
+    throw new FactstrError('InvalidQuery', `query.filters: ${messageOf(cause)}`, { cause })
   }
-  throw new FactstrError('InvalidQuery', 'query.filters: must be an array, null or absent')
 }
 
-/** Refuses what JSON text would leave out: a context must never become wider than it was written. */
-function refuseLoss(value, path, level) {
-  if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return
-  if (value === null) return
+// What is checked is what is written: each value is read once, into a plain copy, because a getter
+// could answer differently and `toJSON` could leave something out. A context must never become wider
+// than it was written.
+
+function takeList(list, path, takeElement) {
+  if (!Array.isArray(list)) {
+    throw new FactstrError('InvalidQuery', `${path}: must be an array, null or absent`)
+  }
+  const plain = []
+  for (let i = 0; i < list.length; i++) plain.push(takeElement(list[i], `${path}[${i}]`))
+  return plain
+}
+
+function takeFilter(filter, path) {
+  refuseUnknownQueryMember(filter, path, 'event_types', 'payload_predicates', 'a filter')
+  const { event_types: types, payload_predicates: predicates } = filter
+  const plain = {}
+  if (types !== undefined && types !== null) {
+    plain.event_types = takeList(types, `${path}.event_types`, takeValue)
+  }
+  if (predicates !== undefined && predicates !== null) {
+    plain.payload_predicates = takeList(predicates, `${path}.payload_predicates`, takeValue)
+  }
+  return plain
+}
+
+function takeValue(value, path, level = 0) {
+  if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') {
+    return value
+  }
+  if (value === null) return value
   if (typeof value !== 'object') {
     throw new FactstrError('InvalidQuery', `${path}: ${typeof value} is no JSON value`)
   }
   if (level > DEEPEST) {
     throw new FactstrError('InvalidQuery', `${path}: nested more than 100 levels deep, or a cycle`)
   }
-  if (typeof value.toJSON === 'function') {
-    refuseLoss(value.toJSON(), path, level + 1)
-    return
-  }
+  if (typeof value.toJSON === 'function') return takeValue(value.toJSON(), path, level + 1)
   if (Array.isArray(value)) {
-    for (let i = 0; i < value.length; i++) refuseLoss(value[i], `${path}[${i}]`, level + 1)
-    return
+    const plain = []
+    for (let i = 0; i < value.length; i++) {
+      plain.push(takeValue(value[i], `${path}[${i}]`, level + 1))
+    }
+    return plain
+  }
+  if (value instanceof String || value instanceof Number || value instanceof Boolean) {
+    return value.valueOf()
   }
   const keys = Object.keys(value)
   if (keys.length === 0 && !isPlain(value)) {
     const message = `${path}: a ${value.constructor?.name} would be the predicate {}`
     throw new FactstrError('InvalidQuery', message)
   }
+  const plain = {}
   for (const key of keys) {
-    // The members of a filter itself may be absent.
-    if (level === 1 && value[key] === undefined) continue
-    refuseLoss(value[key], member(path, key), level + 1)
+    const taken = takeValue(value[key], member(path, key), level + 1)
+    if (key === '__proto__') Object.defineProperty(plain, key, { value: taken, enumerable: true })
+    else plain[key] = taken
   }
+  return plain
 }
 
 function isPlain(value) {
   const prototype = Object.getPrototypeOf(value)
-  if (prototype === null || Object.getPrototypeOf(prototype) === null) return true
-  return value instanceof String || value instanceof Number || value instanceof Boolean
+  return prototype === null || Object.getPrototypeOf(prototype) === null
 }
 
 /** A sequence number as a double, -1 for none. Numbers beyond every sequence number are one. */
@@ -125,14 +195,21 @@ function encodeSequenceNumber(value, path, code) {
   throw new FactstrError(code, `${path}: must be ${expected}`)
 }
 
-/** Refuses options that don't exist, and gives an object in any case. */
+/** Refuses options that don't exist, and gives a copy of the others, which is read once. */
 function takeOptions(options, known) {
   if (options === undefined || options === null) return {}
-  if (typeof options !== 'object' || Array.isArray(options)) {
-    throw new FactstrError('InvalidOptions', 'options: must be an object')
+  try {
+    if (typeof options !== 'object' || Array.isArray(options)) {
+      throw new FactstrError('InvalidOptions', 'options: must be an object')
+    }
+    refuseUnknown(options, 'options', known, 'option')
+    const taken = {}
+    for (const key of known) taken[key] = options[key]
+    return taken
+  } catch (cause) {
+    if (cause instanceof FactstrError) throw cause
+    throw new FactstrError('InvalidOptions', `options: ${messageOf(cause)}`, { cause })
   }
-  refuseUnknown(options, 'options', known, 'option')
-  return options
 }
 
 /** @param kind what a member is called in the message */
@@ -157,9 +234,15 @@ function takeBoolean(value, path) {
   throw new FactstrError('InvalidOptions', `${path}: must be true or false`)
 }
 
+/** A signal of another realm, or one that a library made, does as well. */
 function takeSignal(signal) {
   if (signal === undefined || signal === null) return undefined
-  if (signal instanceof AbortSignal) return signal
+  const methods = ['throwIfAborted', 'addEventListener', 'removeEventListener']
+  const isSignal =
+    typeof signal === 'object' &&
+    typeof signal.aborted === 'boolean' &&
+    methods.every((method) => typeof signal[method] === 'function')
+  if (isSignal) return signal
   throw new FactstrError('InvalidOptions', 'options.signal: must be an AbortSignal')
 }
 

@@ -10,6 +10,9 @@ const [APPENDED, CONFLICT, PAGE, NUMBER, DONE, TEXT, WOKEN] = [0, 1, 2, 3, 4, 6,
 
 /** Operations handed to the native side at once; more wait here, in order. */
 const MOST_IN_FLIGHT = 4096
+/** The most characters of large operations in flight; `LARGE` ones count, the others are few then. */
+const MOST_WEIGHT = 64 * 1024 * 1024
+const LARGE = 16 * 1024
 
 /** Those with operations in flight stay alive, whether or not anyone holds them. */
 const busy = new Set()
@@ -18,6 +21,9 @@ const busy = new Set()
 class Operations {
   #native
   #inFlight = new Map()
+  /** What large operations in flight weigh, and together. */
+  #weights = new Map()
+  #weight = 0
   #lined = []
   #lastId = 0
   /** How many reasons there are to keep the process alive. */
@@ -55,21 +61,34 @@ class Operations {
     return isTold
   }
 
-  /** @param begin is called with an id, in the order of the calls of `start` */
-  start(begin) {
+  /**
+   * @param begin is called with an id, in the order of the calls of `start`
+   * @param weight characters that the operation holds in memory
+   */
+  start(begin, weight = 0) {
     return new Promise((resolve) => {
-      if (this.#inFlight.size >= MOST_IN_FLIGHT) this.#lined.push({ begin, resolve })
-      else this.#begin(begin, resolve)
+      const operation = { begin, resolve, weight: weight < LARGE ? 0 : weight }
+      if (this.#lined.length > 0 || !this.#hasRoomFor(operation)) this.#lined.push(operation)
+      else this.#begin(operation)
     })
   }
 
-  #begin(begin, resolve) {
+  #hasRoomFor({ weight }) {
+    if (this.#inFlight.size >= MOST_IN_FLIGHT) return false
+    return this.#weight === 0 || this.#weight + weight <= MOST_WEIGHT
+  }
+
+  #begin({ begin, resolve, weight }) {
     if (this.#inFlight.size === 0) {
       this.hold(true)
       busy.add(this)
     }
     const id = ++this.#lastId
     this.#inFlight.set(id, resolve)
+    if (weight > 0) {
+      this.#weights.set(id, weight)
+      this.#weight += weight
+    }
     try {
       begin(id)
     } catch (error) {
@@ -81,6 +100,10 @@ class Operations {
   #settle(id, answer) {
     const resolve = this.#inFlight.get(id)
     this.#inFlight.delete(id)
+    if (this.#weight > 0) {
+      this.#weight -= this.#weights.get(id) ?? 0
+      this.#weights.delete(id)
+    }
     resolve(answer)
   }
 
@@ -96,9 +119,8 @@ class Operations {
       const answer = read(numbers, at, () => texts[text++])
       this.#settle(numbers[at + 1], answer)
     }
-    while (this.#lined.length > 0 && this.#inFlight.size < MOST_IN_FLIGHT) {
-      const { begin, resolve } = this.#lined.shift()
-      this.#begin(begin, resolve)
+    while (this.#lined.length > 0 && this.#hasRoomFor(this.#lined[0])) {
+      this.#begin(this.#lined.shift())
     }
     const isTold = wasBusy && this.#inFlight.size === 0 && this.#rest()
     if (numbers.length > 0 && !isTold) inTurn(() => this.#takeAnswers())

@@ -1,6 +1,7 @@
 'use strict'
 
 const { AsyncResource } = require('node:async_hooks')
+const { isAbsolute, join } = require('node:path')
 
 const { NativeSqliteStore } = require('../native.js')
 const { takeBoolean, takeOptions } = require('./arguments.js')
@@ -20,8 +21,8 @@ const ALONE = 4
 /** Opens the file with the first operation; what is asked meanwhile waits in the order of the calls. */
 class SqliteBackend {
   closed = false
-  #path
-  #options
+  /** Path and options as they were given: what is changed later is another store's. */
+  #given
   #operations
   /** Made when first used. */
   #streams
@@ -33,8 +34,12 @@ class SqliteBackend {
   #closing
 
   constructor(path, options) {
-    this.#path = path
-    this.#options = options
+    try {
+      this.#given = takeSqliteOptions(path, options)
+    } catch (error) {
+      // A constructor does not throw; the first operation tells.
+      this.#given = new Failure(error.code ?? 'InvalidOptions', error.message)
+    }
   }
 
   /** @returns a promise of a `Failure`, or of nothing. */
@@ -46,10 +51,10 @@ class SqliteBackend {
   async #open() {
     let failure
     try {
-      const options = takeSqliteOptions(this.#path, this.#options)
+      const { path, options } = settle(this.#given)
       this.#operations ??= new Operations((onAnswers) => new NativeSqliteStore(onAnswers))
       const { native } = this.#operations
-      const opened = await this.#operations.start((id) => native.open(id, this.#path, options))
+      const opened = await this.#operations.start((id) => native.open(id, path, options))
       if (opened instanceof Failure) failure = opened
     } catch (error) {
       failure = new Failure(error.code ?? 'BackendFailure', error.message)
@@ -62,8 +67,8 @@ class SqliteBackend {
     return failure
   }
 
-  #run(operation) {
-    return this.#whenOpen(() => this.#operations.start(operation))
+  #run(operation, weight = 0) {
+    return this.#whenOpen(() => this.#operations.start(operation, weight))
   }
 
   #whenOpen(begin) {
@@ -82,11 +87,14 @@ class SqliteBackend {
   }
 
   append(events) {
-    return this.#run((id) => this.#operations.native.append(id, events, null, -1))
+    return this.#run((id) => this.#operations.native.append(id, events, null, -1), events.length)
   }
 
   appendIf(events, filters, expected) {
-    return this.#run((id) => this.#operations.native.append(id, events, filters, expected))
+    return this.#run(
+      (id) => this.#operations.native.append(id, events, filters, expected),
+      events.length
+    )
   }
 
   page(filters, request) {
@@ -142,6 +150,9 @@ function takeSqliteOptions(path, given) {
   if (typeof path !== 'string') {
     throw new FactstrError('InvalidOptions', 'path: must be a string')
   }
+  if (!path.isWellFormed()) {
+    throw new FactstrError('InvalidOptions', 'path: contains a lone surrogate')
+  }
   const options = takeOptions(given, OPTIONS)
   const durability = options.durability ?? 'full'
   if (durability !== 'full' && durability !== 'normal') {
@@ -153,7 +164,16 @@ function takeSqliteOptions(path, given) {
     throw new FactstrError('InvalidOptions', `options.busyTimeoutMs: must be ${range}`)
   }
   const readOnly = takeBoolean(options.readOnly, 'options.readOnly')
-  return { normal: durability === 'normal', busyTimeout, readOnly }
+  return {
+    path: absolute(path),
+    options: { normal: durability === 'normal', busyTimeout, readOnly }
+  }
+}
+
+/** A relative path as of now; what names no file stays as it is, for the native side to refuse. */
+function absolute(path) {
+  if (path === '' || path === ':memory:' || isAbsolute(path)) return path
+  return join(process.cwd(), path)
 }
 
 class FactstrSqliteStore extends Store {

@@ -24,10 +24,14 @@ const READ_OPTIONS = ['after', 'before', 'limit', 'backwards', 'signal', 'pageSi
 
 /**
  * The public methods of every store. A backend answers, at once or by a promise, with a value or a
- * `Failure`; errors are made here, in an async function, so that their stack names the caller.
+ * `Failure`; errors are made here, in an async function, so that their stack names who awaits them.
  */
 class Store {
   #backend
+  /** Queries under way: `close` lets them take all their pages. */
+  #queries = 0
+  #whenTaken
+  #allTaken
 
   constructor(backend) {
     this.#backend = backend
@@ -45,6 +49,15 @@ class Store {
     const { filters, cursor } = encodeQuery(query)
     const { limit } = takeOptions(options, ['limit'])
     const rows = takePositiveInteger(limit, 'options.limit', Infinity)
+    this.#queries++
+    try {
+      return await this.#takeAll(filters, cursor, rows)
+    } finally {
+      if (--this.#queries === 0) this.#whenTaken?.()
+    }
+  }
+
+  async #takeAll(filters, cursor, rows) {
     const request = { after: cursor, before: -1, backwards: false, maxRows: rows, version: true }
     let page = settle(await this.#backend.page(filters, request))
     const { version } = page
@@ -172,6 +185,13 @@ class Store {
   }
 
   async close() {
+    this.#backend.closed = true
+    if (this.#queries > 0) {
+      this.#allTaken ??= new Promise((resolve) => {
+        this.#whenTaken = resolve
+      })
+      await this.#allTaken
+    }
     settle(await this.#backend.close())
   }
 

@@ -18,6 +18,19 @@ describe.each(stores)('close of the $name store', ({ create }) => {
     await closed
   })
 
+  test('lets a query take all its pages', async () => {
+    const store = create()
+    const batch = Array.from({ length: 3000 }, (_, n) => event('n', { n, text: 'x'.repeat(300) }))
+    await store.append(batch)
+    const queries = [store.query(), store.query({}, { limit: 2500 })]
+    const closed = store.close()
+    await expect(store.query()).rejects.toMatchObject({ code: 'StoreClosed' })
+    const [all, some] = await Promise.all(queries)
+    expect(all.event_records).toHaveLength(3000)
+    expect(some.event_records).toHaveLength(2500)
+    await closed
+  })
+
   test('is final and idempotent', async () => {
     const store = create()
     await store.append([event('a', 1)])

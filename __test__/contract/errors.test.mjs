@@ -19,6 +19,17 @@ const throwing = {
   }
 }
 
+/** A proxy that can't even be looked at. */
+function revoked(target) {
+  const { proxy, revoke } = Proxy.revocable(target, {})
+  revoke()
+  return proxy
+}
+
+function throwsSymbol() {
+  throw Object.assign(new Error('x'), { message: Symbol('no words') })
+}
+
 /** Events that are refused: code and the start of the message. */
 const badEvents = [
   [[], 'EmptyAppend', ''],
@@ -50,6 +61,15 @@ const badEvents = [
   [[event('a', throwing)], 'InvalidEvent', 'events'],
   [[{ ...good, metadata: {} }], 'InvalidEvent', 'events[0].metadata: '],
   [[{ ...good, eventType: 'a' }], 'InvalidEvent', 'events[0].eventType: '],
+  [[good, { ...good, metadata: () => 1 }], 'InvalidEvent', 'events[1].metadata: '],
+  [[{ ...good, metadata: Symbol('s') }], 'InvalidEvent', 'events[0].metadata: '],
+  [[{ ...good, metadata: undefined }], 'InvalidEvent', 'events[0].metadata: '],
+  [Object.assign([good], { toJSON() {} }), 'InvalidEvent', 'events: '],
+  [Object.assign([good], { toJSON: () => good }), 'InvalidEvent', 'events'],
+  [revoked([]), 'InvalidEvent', 'events: '],
+  [[revoked({})], 'InvalidEvent', 'events'],
+  [[event('a', revoked({}))], 'InvalidEvent', 'events'],
+  [[event('a', { toJSON: throwsSymbol })], 'InvalidEvent', 'events'],
   [[good, good, event('a', { note: 'x\0' })], 'InvalidEvent', 'events[2].payload.note: '],
   [[event('a', { 'n\0': 1 })], 'InvalidEvent', 'events[0].payload'],
   [[event('a', { list: ['\udc00'] })], 'InvalidEvent', 'events[0].payload.list[0]: '],
@@ -77,6 +97,22 @@ const badQueries = [
   [{ filters: [{}, 'x'] }, 'query.filters[1]: '],
   [{ filters: [{}, []] }, 'query.filters[1]: '],
   [{ filters: [{ event_type: ['a'] }] }, 'query.filters[0].event_type: '],
+  [{ filters: [{ event_tpyes: undefined }] }, 'query.filters[0].event_tpyes: '],
+  [{ filters: [{ toJSON: () => ({}) }] }, 'query.filters[0].toJSON: '],
+  [{ filterz: undefined }, 'query.filterz: '],
+  [revoked({}), 'query: '],
+  [{ filters: revoked([]) }, 'query'],
+  [having(revoked({})), 'query'],
+  [having({ toJSON: throwsSymbol }), 'query'],
+  [
+    {
+      filters: [],
+      get min_sequence_number() {
+        throw new Error('a getter that refuses')
+      }
+    },
+    'query: a getter'
+  ],
   [{ filters: [{ '$serde_json::private::RawValue': '{}' }] }, 'query.filters[0]'],
   [{ filters: [{ event_types: 'a' }] }, 'query.filters[0].event_types: '],
   [{ filters: [{ event_types: ['a', 1] }] }, 'query.filters[0].event_types[1]: '],

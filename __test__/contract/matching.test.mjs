@@ -125,4 +125,34 @@ describe.each(stores)('matching in the $name store', ({ create }) => {
     expect(await found([types(), types('b')])).toEqual([3])
     expect(await found([types('d')])).toEqual([])
   })
+
+  test('a query asks for what it shows, each value read once', async () => {
+    const store = create()
+    await store.append([
+      event('a', { x: 1 }),
+      event('b', { x: 2 }),
+      event('b', { __proto__: null, x: 3 })
+    ])
+    class Filter {
+      get event_types() {
+        return ['a']
+      }
+    }
+    const found = async (...filters) => numbersOf((await store.query({ filters })).event_records)
+    expect(await found(new Filter())).toEqual([1])
+    const types = Object.assign(['a'], { toJSON: () => null })
+    expect(await found({ event_types: types })).toEqual([1])
+    let reads = 0
+    const moody = {
+      get x() {
+        return reads++ === 0 ? 2 : undefined
+      }
+    }
+    expect(await found({ payload_predicates: [moody] })).toEqual([2])
+    const filters = Object.assign([{ event_types: ['a'] }], { toJSON: () => null })
+    expect(numbersOf((await store.query({ filters })).event_records)).toEqual([1])
+    expect(await found({ payload_predicates: [JSON.parse('{"__proto__":{}}')] })).toEqual([])
+    expect(await found({ payload_predicates: [{ x: Object(3) }] })).toEqual([3])
+    expect(await found({ payload_predicates: [{ x: { toJSON: () => 2 } }] })).toEqual([2])
+  })
 })

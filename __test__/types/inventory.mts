@@ -58,6 +58,17 @@ const either = await store.query(
 )
 same<(typeof either)['event_records'][number], Reserved | Counted>()
 
+// One payload for several types, types by a template, and types that are not known at all.
+type Shared = NewEvent<'opened' | 'closed', { door: number }> | NewEvent<`item-${string}`, string>
+declare const shared: EventStore<Shared>
+const openings = await shared.query({ filters: [{ event_types: ['opened'] }] })
+same<(typeof openings)['event_records'][number], EventRecord<'opened', { door: number }>>()
+const lent = await shared.query({ filters: [{ event_types: ['item-lent'] }] })
+same<(typeof lent)['event_records'][number], EventRecord<'item-lent', string>>()
+declare const anyStore: EventStore
+const any = await anyStore.query({ filters: [{ event_types: ['a'] }] })
+same<(typeof any)['event_records'][number], EventRecord<'a', unknown>>()
+
 const unfiltered = await store.query()
 same<typeof unfiltered, QueryResult<Reserved | Returned | Counted>>()
 const emptyFilters = await store.query({ filters: [] })
