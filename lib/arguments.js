@@ -154,7 +154,7 @@ function takeValue(value, path, level = 0) {
   if (level > DEEPEST) {
     throw new FactstrError('InvalidQuery', `${path}: nested more than 100 levels deep, or a cycle`)
   }
-  if (typeof value.toJSON === 'function') return takeValue(value.toJSON(), path, level + 1)
+  if (typeof value.toJSON === 'function') return takeValue(toJson(value, path), path, level + 1)
   if (Array.isArray(value)) {
     const plain = []
     for (let i = 0; i < value.length; i++) {
@@ -177,6 +177,14 @@ function takeValue(value, path, level = 0) {
     else plain[key] = taken
   }
   return plain
+}
+
+function toJson(value, path) {
+  try {
+    return value.toJSON()
+  } catch (cause) {
+    throw new FactstrError('InvalidQuery', `${path}: ${messageOf(cause)}`, { cause })
+  }
 }
 
 function isPlain(value) {
