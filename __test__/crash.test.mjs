@@ -50,3 +50,38 @@ test('every acknowledged append survives kill -9', async () => {
   const { first_sequence_number: next } = await store.append([{ event_type: 'on', payload: null }])
   expect(next).toBe(BigInt(records.length + 1))
 })
+
+test('kill -9 while runs are built and merged leaves an index that says what the log says', async () => {
+  const path = `${temporaryFolder()}/store.db`
+  let acknowledged = 0
+  // Each time at another moment of the index's work; eight runs of 8,192 events are merged into one.
+  for (const enough of [9_000, 31_000, 27_500, 16_000, 40_000, 8_500, 33_000]) {
+    const child = start('write-many.mjs', path, `process-${enough}`)
+    acknowledged += await new Promise((resolve) => {
+      child.on('message', ({ acknowledged: count }) => {
+        if (count >= enough) resolve(count)
+      })
+    })
+    child.kill('SIGKILL')
+    await ended(child)
+  }
+
+  let store = closing(await FactstrSqliteStore.open(path))
+  for (let sitting = 0; sitting < 2; sitting++) {
+    const records = await collect(store.read())
+    expect(records.length).toBeGreaterThanOrEqual(acknowledged)
+    expect(records.at(-1).sequence_number).toBe(BigInt(records.length))
+    const byContext = (context) => records.filter(({ payload }) => payload.context === context)
+    for (const context of [0, 1, 77, 450, 899]) {
+      const expected = numbersOf(byContext(context))
+      const found = await store.query(having({ context }))
+      expect(numbersOf(found.event_records)).toEqual(expected)
+      const of = expected.filter((number) => records[number - 1].event_type === 'type-3')
+      const { event_records: typed } = await store.query(having({ context }, 'type-3'))
+      expect(numbersOf(typed)).toEqual(of)
+    }
+    await store.append([{ event_type: 'type-3', payload: { context: 77 } }])
+    await store.close()
+    store = closing(await FactstrSqliteStore.open(path))
+  }
+})

@@ -1,5 +1,6 @@
 // Measures through the public API, both sides in one run, on the disk of this folder (or of
-// --dir=PATH). --quick: a tenth of the sizes, fewer rounds. Prints Markdown; results/ keeps it.
+// --dir=PATH). --quick: a tenth of the sizes, fewer rounds. Names of parts (appends, loops, reads,
+// memory, streams) run only those. Prints Markdown; results/ keeps it.
 
 import { execFileSync } from 'node:child_process'
 import * as fs from 'node:fs'
@@ -10,63 +11,43 @@ import { parseArgs } from 'node:util'
 
 import { FactstrMemoryStore, FactstrSqliteStore } from '../index.js'
 import { batches, event, itemsOf } from './events.mjs'
+import {
+  line,
+  median,
+  now,
+  number,
+  percentile,
+  rate as rateFor,
+  report,
+  reportVersus,
+  rows,
+  versus as versusIn
+} from './measure.mjs'
 import { RawStore } from './raw.mjs'
+import { streams } from './streams.mjs'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
-const { values: args } = parseArgs({
+const PARTS = ['reads', 'loops', 'appends', 'memory', 'streams']
+const { values: args, positionals } = parseArgs({
+  allowPositionals: true,
   options: { quick: { type: 'boolean', default: false }, dir: { type: 'string', default: here } }
 })
+const unknown = positionals.find((part) => !PARTS.includes(part))
+if (unknown !== undefined) {
+  console.error(`There is no part ${unknown}; there are ${PARTS.join(', ')}.`)
+  process.exit(1)
+}
+const wanted = (part) => positionals.length === 0 || positionals.includes(part)
 const scale = args.quick ? 10 : 1
 const rounds = args.quick ? 2 : 3
 const seconds = args.quick ? 0.3 : 1
 const sizes = [0, 10_000, 100_000, 1_000_000].map((size) => size / scale)
 const largest = sizes.at(-1)
 
+const rate = (work) => rateFor(work, seconds)
+const versus = (ours, theirs) => versusIn(ours, theirs, { rounds, seconds })
+
 const folder = fs.mkdtempSync(join(args.dir, 'bench-'))
-const rows = []
-
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]
-const percentile = (values, p) => values.toSorted((a, b) => a - b)[Math.floor(values.length * p)]
-const number = (value) =>
-  value >= 100 ? Math.round(value).toLocaleString('en') : value.toPrecision(3)
-const now = () => performance.now() / 1000
-
-function report(what, { ours, theirs = '', ratio, target, met }) {
-  const row = { what, ours, theirs, ratio: ratio === undefined ? '' : number(ratio), target, met }
-  rows.push(row)
-  console.log(line(row))
-}
-
-function line({ what, ours, theirs, ratio, target, met }) {
-  const verdict = met === undefined ? '' : met ? 'yes' : '**no**'
-  return `| ${what} | ${ours} | ${theirs} | ${ratio} | ${target ?? ''} | ${verdict} |`
-}
-
-/** Runs `work` over and over for a while; returns how often per second. */
-async function rate(work) {
-  const start = now()
-  let count = 0
-  while (now() - start < seconds) count += (await work()) ?? 1
-  return count / (now() - start)
-}
-
-/** Interleaved, so that noise of the machine meets both; medians of the rounds. */
-async function versus(ours, theirs) {
-  const results = { ours: [], theirs: [] }
-  for (let round = 0; round < rounds; round++) {
-    results.ours.push(await rate(ours))
-    results.theirs.push(await rate(theirs))
-  }
-  return { ours: median(results.ours), theirs: median(results.theirs) }
-}
-
-function reportVersus(what, { ours, theirs }, least) {
-  const ratio = ours / theirs
-  const both = { ours: `${number(ours)}/s`, theirs: `${number(theirs)}/s` }
-  const target = least === undefined ? undefined : `≥ ${least}`
-  report(what, { ...both, ratio, target, met: least === undefined ? undefined : ratio >= least })
-}
-
 const contextOf = (item) => ({ filters: [{ payload_predicates: [{ item_id: item }] }] })
 
 /** Reads a context, decides, appends; `true` when it was committed. */
@@ -351,10 +332,7 @@ function disk(path, size) {
   })
 }
 
-try {
-  const header = machine()
-  console.log(header.join('\n'))
-  console.log(line({ what: 'what', ours: 'factstr', theirs: 'raw SQL', ratio: 'ratio' }))
+async function onFilledStores() {
   const stores = new Map()
   for (const size of sizes) stores.set(size, await load(size))
   reportVersus(
@@ -363,18 +341,28 @@ try {
     0.5
   )
   disk(stores.get(largest).ourPath, largest)
-  await reads(stores.get(largest).ourPath, largest)
-  const alone = new Map()
-  for (const size of sizes.slice(1)) alone.set(size, await loops(stores.get(size), size))
-  const flat = alone.get(largest) / alone.get(sizes[1])
-  report('one caller: rate at the largest store to the smallest', {
-    ours: '',
-    ratio: flat,
-    target: '≥ 0.8',
-    met: flat >= 0.8
-  })
-  for (const size of sizes) await appends(stores.get(size), size)
-  await memory()
+  if (wanted('reads')) await reads(stores.get(largest).ourPath, largest)
+  if (wanted('loops')) {
+    const alone = new Map()
+    for (const size of sizes.slice(1)) alone.set(size, await loops(stores.get(size), size))
+    const flat = alone.get(largest) / alone.get(sizes[1])
+    report('one caller: rate at the largest store to the smallest', {
+      ours: '',
+      ratio: flat,
+      target: '≥ 0.8',
+      met: flat >= 0.8
+    })
+  }
+  if (wanted('appends')) for (const size of sizes) await appends(stores.get(size), size)
+}
+
+try {
+  const header = machine()
+  console.log(header.join('\n'))
+  console.log(line({ what: 'what', ours: 'factstr', theirs: 'raw SQL', ratio: 'ratio' }))
+  if (['reads', 'loops', 'appends'].some(wanted)) await onFilledStores()
+  if (wanted('memory')) await memory()
+  if (wanted('streams')) await streams(folder, largest, { rounds, seconds })
 
   fs.mkdirSync(join(here, 'results'), { recursive: true })
   const table = [

@@ -20,8 +20,10 @@ class MemoryBackend {
   }
 
   page(filters, request) {
-    const take = () => answer(() => openPage(this.#native.page(filters, request)))
-    if (request.before === -1) return take()
+    const { after, before, backwards, maxRows, version } = request
+    const take = () =>
+      answer(() => openPage(this.#native.page(filters, after, before, backwards, maxRows, version)))
+    if (before === -1) return take()
     return new Promise((resolve) => {
       inTurn(() => resolve(take()))
     })

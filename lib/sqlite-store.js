@@ -77,10 +77,13 @@ class SqliteBackend {
 
   page(filters, request) {
     if (this.#isOpen && request.version && this.#operations.inFlight < ALONE) {
-      const text = this.#operations.native.pageInline(filters, request)
+      const text = this.#operations.native.pageInline(filters, request.after, request.maxRows)
       if (typeof text === 'string') return openPage(text)
     }
-    return this.#run((id) => this.#operations.native.page(id, filters, request))
+    const { after, before, backwards, maxRows, version } = request
+    return this.#run((id) =>
+      this.#operations.native.page(id, filters, after, before, backwards, maxRows, version)
+    )
   }
 
   head() {

@@ -344,3 +344,34 @@ fn a_closed_store_takes_nothing() {
         assert_eq!(read, Err(EventStoreError::StoreClosed));
     });
 }
+
+/// `serde_json` gives some member names a meaning of its own; here they are names like any other.
+#[test]
+fn no_member_name_is_magic() {
+    let names = [
+        "$serde_json::private::RawValue",
+        "$serde_json::private::Number",
+    ];
+    on_every_store(|store| async move {
+        store.append(vec![event("a", json!({}))]).await.unwrap();
+        let payloads: Vec<Value> = names
+            .iter()
+            .flat_map(|&name| ["[1,2]", "{{{", "{}", "1"].map(|text| json!({ name: text })))
+            .collect();
+        let events = payloads.iter().map(|payload| event("b", payload.clone()));
+        store.append(events.collect()).await.unwrap();
+        let all = store.query(&EventQuery::for_event_types(["b"])).await;
+        let found: Vec<Value> = all
+            .unwrap()
+            .event_records
+            .into_iter()
+            .map(|record| record.payload)
+            .collect();
+        assert_eq!(found, payloads);
+        for (payload, number) in payloads.into_iter().zip(2..) {
+            let context = store.query(&having(payload)).await.unwrap();
+            assert_eq!(context.event_records.len(), 1);
+            assert_eq!(context.current_context_version, Some(number));
+        }
+    });
+}

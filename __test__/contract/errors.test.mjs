@@ -77,6 +77,7 @@ const badQueries = [
   [{ filters: [{}, 'x'] }, 'query.filters[1]: '],
   [{ filters: [{}, []] }, 'query.filters[1]: '],
   [{ filters: [{ event_type: ['a'] }] }, 'query.filters[0].event_type: '],
+  [{ filters: [{ '$serde_json::private::RawValue': '{}' }] }, 'query.filters[0]'],
   [{ filters: [{ event_types: 'a' }] }, 'query.filters[0].event_types: '],
   [{ filters: [{ event_types: ['a', 1] }] }, 'query.filters[0].event_types[1]: '],
   [{ filters: [{ event_types: [null] }] }, 'query.filters[0].event_types[0]: '],

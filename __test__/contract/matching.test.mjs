@@ -53,7 +53,11 @@ const cases = [
   [[{}], [1], false],
   [[{}], [1, {}], true],
   [{ toString: 1 }, {}, false],
-  [{ constructor: {} }, {}, false]
+  [{ constructor: {} }, {}, false],
+  [{ '$serde_json::private::RawValue': '{}' }, {}, false],
+  [{ '$serde_json::private::RawValue': '{}' }, { '$serde_json::private::RawValue': '{}' }, true],
+  [{ '$serde_json::private::RawValue': 'no JSON' }, {}, false],
+  [{ '$serde_json::private::Number': '1' }, 1, false]
 ]
 
 describe.each(stores)('matching in the $name store', ({ create }) => {

@@ -2,6 +2,8 @@
 //! that others append to as well and that answers when it likes. One thread does everything, so a seed
 //! is a history.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 

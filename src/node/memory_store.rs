@@ -73,7 +73,22 @@ impl NativeMemoryStore {
 
     /// Reads one page; the first one of a result is a short one.
     #[napi(catch_unwind)]
-    pub fn page(&self, filters: String, options: PageOptions) -> Result<String, Failure> {
+    pub fn page(
+        &self,
+        filters: String,
+        after: f64,
+        before: f64,
+        backwards: bool,
+        max_rows: f64,
+        version: bool,
+    ) -> Result<String, Failure> {
+        let options = PageOptions {
+            after,
+            before,
+            backwards,
+            max_rows,
+            version,
+        };
         let max_bytes = if options.before < 0.0 {
             INLINE_PAGE_BYTES
         } else {

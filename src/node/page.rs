@@ -8,32 +8,28 @@
 
 use std::fmt::Write;
 
-use napi_derive::napi;
-
 use super::from_optional;
 use crate::contract::EventStoreError;
 use crate::payload::CompiledQuery;
-use crate::selection::{
-    self, PageEnd, PageRequest, Row, RowSink, Snapshot, occurred_at_from_micros,
-};
+use crate::selection::{self, PageEnd, PageRequest, Row, RowSink, Snapshot, TimeText};
 
 /// A page that the event loop's own thread reads is cut here: some 60 events, or 100 microseconds.
 pub(super) const INLINE_PAGE_BYTES: usize = 16 * 1024;
 
-/// What a page takes; -1 stands for "none".
-#[napi(object)]
+/// What a page takes; -1 stands for "none". It crosses as single arguments: an object's members would
+/// be looked up by name, one by one.
 #[derive(Debug, Clone, Copy)]
-pub struct PageOptions {
+pub(super) struct PageOptions {
     /// Exclusive.
-    pub after: f64,
+    pub(super) after: f64,
     /// Exclusive.
-    pub before: f64,
+    pub(super) before: f64,
     /// Newest first.
-    pub backwards: bool,
+    pub(super) backwards: bool,
     /// At least 1.
-    pub max_rows: f64,
+    pub(super) max_rows: f64,
     /// Whether to tell the context's version.
-    pub version: bool,
+    pub(super) version: bool,
 }
 
 impl PageOptions {
@@ -74,8 +70,7 @@ pub(super) struct Page {
 struct TextSink {
     text: String,
     rows: usize,
-    /// Rows of one batch share their time, so its text is kept.
-    occurred_at: Option<(i64, String)>,
+    occurred_at: TimeText,
 }
 
 impl TextSink {
@@ -96,28 +91,12 @@ impl RowSink for TextSink {
     fn push(&mut self, row: Row) {
         self.rows += 1;
         self.text.push(if self.text.is_empty() { '[' } else { ',' });
-        let _ = write!(self.text, "{},\"", row.sequence_number);
-        match &self.occurred_at {
-            Some((micros, text)) if *micros == row.occurred_at => self.text.push_str(text),
-            _ => {
-                let text = rfc3339(row.occurred_at);
-                self.text.push_str(&text);
-                self.occurred_at = Some((row.occurred_at, text));
-            }
-        }
+        self.text
+            .push_str(itoa::Buffer::new().format(row.sequence_number));
+        self.text.push_str(",\"");
+        self.text.push_str(self.occurred_at.of(row.occurred_at));
         self.text.push_str("\",");
-        if row
-            .event_type
-            .bytes()
-            .all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
-        {
-            self.text.push('"');
-            self.text.push_str(row.event_type);
-            self.text.push('"');
-        } else {
-            self.text
-                .push_str(&serde_json::Value::from(row.event_type).to_string());
-        }
+        push_string(&mut self.text, row.event_type);
         self.text.push(',');
         self.text.push_str(row.payload);
     }
@@ -127,33 +106,14 @@ impl RowSink for TextSink {
     }
 }
 
-/// Always six digits of a second, unlike the general formatter of the `time` crate.
-fn rfc3339(micros: i64) -> String {
-    let at = occurred_at_from_micros(micros);
-    let mut text = String::with_capacity(27);
-    let mut digits = |number: u32, width: usize, end: char| {
-        let _ = write!(text, "{number:0width$}{end}");
-    };
-    digits(at.year().unsigned_abs(), 4, '-');
-    digits(u8::from(at.month()).into(), 2, '-');
-    digits(at.day().into(), 2, 'T');
-    digits(at.hour().into(), 2, ':');
-    digits(at.minute().into(), 2, ':');
-    digits(at.second().into(), 2, '.');
-    digits(at.microsecond(), 6, 'Z');
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::rfc3339;
-
-    #[test]
-    fn times_have_microseconds_and_z() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000Z");
-        assert_eq!(
-            rfc3339(1_778_400_930_123_456),
-            "2026-05-10T08:15:30.123456Z"
-        );
+/// Appends a string as JSON.
+fn push_string(text: &mut String, value: &str) {
+    let plain = |byte| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    if value.bytes().all(plain) {
+        text.push('"');
+        text.push_str(value);
+        text.push('"');
+    } else {
+        text.push_str(&serde_json::Value::from(value).to_string());
     }
 }

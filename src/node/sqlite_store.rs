@@ -120,7 +120,24 @@ impl NativeSqliteStore {
 
     /// Reads one page.
     #[napi(catch_unwind)]
-    pub fn page(&self, id: f64, filters: String, options: PageOptions) {
+    #[allow(clippy::too_many_arguments)]
+    pub fn page(
+        &self,
+        id: f64,
+        filters: String,
+        after: f64,
+        before: f64,
+        backwards: bool,
+        max_rows: f64,
+        version: bool,
+    ) {
+        let options = PageOptions {
+            after,
+            before,
+            backwards,
+            max_rows,
+            version,
+        };
         let completions = self.completions.clone();
         let query = match CompiledQuery::from_json(&filters) {
             Ok(query) => query,
@@ -130,16 +147,23 @@ impl NativeSqliteStore {
             return completions.push(id, Answer::Failed(EventStoreError::StoreClosed));
         };
         let versions = store.versions().clone();
-        store.submit_read(Box::new(move |snapshot| {
-            let page = snapshot
-                .and_then(|snapshot| take(snapshot, &query, options, PAGE_BYTES, &versions));
-            completions.push(id, page.map_or_else(Answer::Failed, Answer::Page));
-        }));
+        store.submit_read(
+            move |snapshot| take(snapshot, &query, options, PAGE_BYTES, &versions),
+            move |page| completions.push(id, page.map_or_else(Answer::Failed, Answer::Page)),
+        );
     }
 
-    /// Reads one page at once if it is a short one; otherwise, or if anything is wrong, ask `page`.
+    /// Reads the first page of a query at once if it is a short one; otherwise, or if anything is wrong,
+    /// ask `page`.
     #[napi(catch_unwind)]
-    pub fn page_inline(&self, filters: String, options: PageOptions) -> Option<String> {
+    pub fn page_inline(&self, filters: String, after: f64, max_rows: f64) -> Option<String> {
+        let options = PageOptions {
+            after,
+            before: -1.0,
+            backwards: false,
+            max_rows,
+            version: true,
+        };
         let store = self.store.get()?;
         let query = CompiledQuery::from_json(&filters).ok()?;
         store.read_inline(|snapshot| {
@@ -160,10 +184,10 @@ impl NativeSqliteStore {
         let Some(store) = self.store.get() else {
             return completions.push(id, Answer::Failed(EventStoreError::StoreClosed));
         };
-        store.submit_read(Box::new(move |snapshot| {
-            let head = snapshot.map(|snapshot| Some(snapshot.head).filter(|&head| head > 0));
-            completions.push(id, head.map_or_else(Answer::Failed, Answer::Number));
-        }));
+        store.submit_read(
+            |snapshot| Ok(Some(snapshot.head).filter(|&head| head > 0)),
+            move |head| completions.push(id, head.map_or_else(Answer::Failed, Answer::Number)),
+        );
     }
 
     /// Finishes what is queued, and releases everything.

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::culprit::{NUL_REFUSED, find_culprit, reason};
 use super::facet::{Facet, collect_facets, event_type_facet, stored_facets};
-use super::{MAX_DEPTH, MAX_EVENT_TYPE_BYTES, MAX_PAYLOAD_BYTES};
+use super::{MAX_DEPTH, MAX_EVENT_TYPE_BYTES, MAX_PAYLOAD_BYTES, refuse_arbitrary_precision};
 use crate::contract::{EventStoreError, NewEvent};
 
 /// Events that keep every limit of the contract, at least one.
@@ -41,6 +41,7 @@ pub(crate) struct PreparedEvent<'b> {
 impl PreparedBatch {
     /// Checks events of the Rust API.
     pub(crate) fn from_events(new_events: &[NewEvent]) -> Result<Self, EventStoreError> {
+        refuse_arbitrary_precision()?;
         let mut batch = BatchBuilder::default();
         for event in new_events {
             let payload = serde_json::to_string(&event.payload)
@@ -66,10 +67,12 @@ impl PreparedBatch {
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
-        if let Err(error) = result {
-            // The text around the payloads is broken, or a payload's strings are.
-            let message = find_culprit(text, "events", 2)
-                .unwrap_or_else(|| format!("events: {}", reason(&error)));
+        if result.is_err() {
+            // The text around the payloads is broken, or a payload's strings are, or an event is none.
+            let message = find_culprit(text, "events", 2).unwrap_or_else(|| {
+                let index = batch.events.len();
+                format!("events[{index}]: must be an object with event_type and payload")
+            });
             return Err(EventStoreError::InvalidEvent(message));
         }
         batch.finish()
@@ -220,42 +223,46 @@ impl<'de> Visitor<'de> for Batch<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
-        while let Some(event) = sequence.next_element::<&RawValue>()? {
-            let index = self.batch.events.len();
-            if !event.get().starts_with('{') {
-                *self.refusal = Some(EventStoreError::InvalidEvent(format!(
-                    "events[{index}]: must be an object with event_type and payload"
-                )));
-                return Err(A::Error::custom("refused"));
-            }
-            let mut deserializer = serde_json::Deserializer::from_str(event.get());
-            let pushed = deserializer
-                .deserialize_any(Parts { index })
-                .map_err(|error| EventStoreError::InvalidEvent(reason(&error)))
-                .and_then(|(event_type, payload)| self.batch.push(&event_type, payload.get()));
-            if let Err(refusal) = pushed {
-                *self.refusal = Some(refusal);
-                return Err(A::Error::custom("refused"));
-            }
-        }
+        while sequence
+            .next_element_seed(Event {
+                batch: &mut *self.batch,
+                refusal: &mut *self.refusal,
+            })?
+            .is_some()
+        {}
         Ok(())
     }
 }
 
-/// Takes one event apart.
-struct Parts {
-    index: usize,
+/// Takes one event apart and adds it to the batch.
+struct Event<'b> {
+    batch: &'b mut BatchBuilder,
+    refusal: &'b mut Option<EventStoreError>,
 }
 
-impl<'de> Visitor<'de> for Parts {
-    type Value = (Cow<'de, str>, &'de RawValue);
+impl Event<'_> {
+    fn refuse<E: Error>(self, refusal: EventStoreError) -> E {
+        *self.refusal = Some(refusal);
+        E::custom("refused")
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Event<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Event<'_> {
+    type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        write!(formatter, "events[{}] to be an object", self.index)
+        formatter.write_str("an event")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let index = self.index;
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut event_type = None;
         let mut payload = None;
         while let Some(key) = map.next_key::<JsonString>()? {
@@ -264,31 +271,35 @@ impl<'de> Visitor<'de> for Parts {
                 "payload" => payload = Some(map.next_value::<&RawValue>()?),
                 unknown => {
                     let shown: String = unknown.chars().take(64).collect();
-                    map.next_value::<IgnoredAny>()?;
-                    return Err(A::Error::custom(format_args!(
-                        "events[{index}].{shown}: unknown member, it would be lost (an event has \
-                         event_type and payload)"
-                    )));
+                    let refusal = self.batch.refuse(
+                        &shown,
+                        "unknown member, it would be lost (an event has event_type and payload)",
+                    );
+                    return Err(self.refuse(refusal));
                 }
             }
         }
         let Some(event_type) = event_type.filter(|text| text.get().starts_with('"')) else {
-            return Err(A::Error::custom(format_args!(
-                "events[{index}].event_type: must be a string"
-            )));
+            let refusal = self.batch.refuse("event_type", "must be a string");
+            return Err(self.refuse(refusal));
         };
-        let event_type = serde_json::from_str::<JsonString>(event_type.get()).map_err(|error| {
-            A::Error::custom(format_args!(
-                "events[{index}].event_type: {}",
-                reason(&error)
-            ))
-        })?;
+        let event_type = match serde_json::from_str::<JsonString>(event_type.get()) {
+            Ok(event_type) => event_type.0,
+            Err(error) => {
+                let refusal = self.batch.refuse("event_type", &reason(&error));
+                return Err(self.refuse(refusal));
+            }
+        };
         let Some(payload) = payload else {
-            return Err(A::Error::custom(format_args!(
-                "events[{index}].payload: is missing, or a value that JSON can't hold"
-            )));
+            let refusal = self
+                .batch
+                .refuse("payload", "is missing, or a value that JSON can't hold");
+            return Err(self.refuse(refusal));
         };
-        Ok((event_type.0, payload))
+        match self.batch.push(&event_type, payload.get()) {
+            Ok(()) => Ok(()),
+            Err(refusal) => Err(self.refuse(refusal)),
+        }
     }
 }
 

@@ -9,12 +9,18 @@ mod culprit;
 mod facet;
 mod matching;
 mod query;
+mod value;
 
 pub(crate) use batch::PreparedBatch;
 pub(crate) use canonical::canonical_filters;
 pub(crate) use facet::stored_facets;
 pub(crate) use facet::{Facet, FacetHash};
 pub(crate) use query::{CompiledFilter, CompiledQuery, filters_to_query};
+pub(crate) use value::parse_value;
+
+use std::sync::LazyLock;
+
+use crate::contract::EventStoreError;
 
 /// The largest payload, in bytes of JSON text.
 pub(crate) const MAX_PAYLOAD_BYTES: usize = 16 * 1024 * 1024;
@@ -22,3 +28,20 @@ pub(crate) const MAX_PAYLOAD_BYTES: usize = 16 * 1024 * 1024;
 pub(crate) const MAX_DEPTH: u32 = 100;
 /// The longest event type, in bytes of UTF-8.
 pub(crate) const MAX_EVENT_TYPE_BYTES: usize = 512;
+
+/// Refuses a build in which numbers can't be told by their value.
+///
+/// Cargo unites the features of a dependency, so any part of an application may enable
+/// `serde_json`'s `arbitrary_precision`. Its parser then hands over numbers as objects, and a
+/// predicate with a number would silently match nothing. The addon's build is our own.
+pub(crate) fn refuse_arbitrary_precision() -> Result<(), EventStoreError> {
+    static NUMBERS_ARE_NUMBERS: LazyLock<bool> = LazyLock::new(matching::numbers_are_numbers);
+    if *NUMBERS_ARE_NUMBERS {
+        return Ok(());
+    }
+    Err(EventStoreError::InvalidOptions(
+        "this build of the application enables the feature arbitrary_precision of serde_json, with \
+         which factstr can't compare numbers"
+            .to_owned(),
+    ))
+}

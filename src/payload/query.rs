@@ -8,7 +8,8 @@ use super::batch::PreparedEvent;
 use super::culprit::{NUL_REFUSED, find_culprit, reason};
 use super::facet::{Facet, Path, event_type_facet, required_facets};
 use super::matching::Predicate;
-use super::{MAX_DEPTH, MAX_PAYLOAD_BYTES};
+use super::value::parse_value;
+use super::{MAX_DEPTH, MAX_PAYLOAD_BYTES, refuse_arbitrary_precision};
 use crate::contract::{EventFilter, EventQuery, EventStoreError};
 
 /// The filters of a query, without its cursor.
@@ -47,6 +48,7 @@ impl CompiledQuery {
 
     /// Checks a query of the Rust API.
     pub(crate) fn from_query(query: &EventQuery) -> Result<Self, EventStoreError> {
+        refuse_arbitrary_precision()?;
         let filters = query.filters.as_deref().unwrap_or_default();
         let text = serde_json::to_string(&filters.iter().map(filter_to_json).collect::<Vec<_>>())
             .map_err(|error| EventStoreError::InvalidQuery(error.to_string()))?;
@@ -64,7 +66,7 @@ impl CompiledQuery {
             )));
         }
         // A predicate stands three levels below the filters: in a list, in a filter, in the list.
-        let filters = match serde_json::from_str::<Value>(text) {
+        let filters = match parse_value(text) {
             Ok(filters) if !text.contains("\\u0000") && nested_within(&filters, MAX_DEPTH + 3) => {
                 filters
             }
@@ -263,20 +265,19 @@ fn filter_to_json(filter: &EventFilter) -> Value {
 
 /// Filters as the public type, from their text.
 pub(crate) fn filters_to_query(text: &str) -> EventQuery {
-    let filters: Option<Vec<Value>> = serde_json::from_str(text).unwrap_or_default();
     let list = |filter: &Value, key: &str| filter.get(key).and_then(Value::as_array).cloned();
-    let filters = filters
-        .filter(|filters| !filters.is_empty())
-        .map(|filters| {
-            let filters = filters.iter().map(|filter| EventFilter {
-                event_types: list(filter, "event_types").map(|types| {
-                    let names = types.iter().filter_map(Value::as_str);
-                    names.map(str::to_owned).collect()
-                }),
-                payload_predicates: list(filter, "payload_predicates"),
-            });
-            filters.collect()
+    let filters = parse_value(text).unwrap_or_default();
+    let filters = filters.as_array().filter(|filters| !filters.is_empty());
+    let filters = filters.map(|filters| {
+        let filters = filters.iter().map(|filter| EventFilter {
+            event_types: list(filter, "event_types").map(|types| {
+                let names = types.iter().filter_map(Value::as_str);
+                names.map(str::to_owned).collect()
+            }),
+            payload_predicates: list(filter, "payload_predicates"),
         });
+        filters.collect()
+    });
     EventQuery {
         filters,
         min_sequence_number: None,

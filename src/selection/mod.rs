@@ -1,11 +1,13 @@
 //! What a query, a read and a condition select from a snapshot: one meaning for every store.
 
 mod rows;
+mod time_text;
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 pub(crate) use rows::{PAGE_BYTES, RecordSink, RowSink, now_in_micros, occurred_at_from_micros};
+pub(crate) use time_text::TimeText;
 
 use crate::contract::{EventStoreError, QueryResult, ReadOptions, ReadPage};
 use crate::index::{Cursor, PostingList};
@@ -159,20 +161,22 @@ pub(crate) fn check_context(
     known: Option<KnownVersion>,
 ) -> Result<(), EventStoreError> {
     let through = snapshot.head();
-    let unchanged_until = match known {
-        Some(known) if known.version == expected && known.head <= through => Some(known.head),
-        _ => match expected {
-            None => Some(0),
-            Some(expected) if expected == 0 || expected > through => None,
-            Some(expected) => {
-                let itself = Span {
-                    after: expected - 1,
-                    through: expected,
-                    backwards: false,
-                };
-                first_match(snapshot, query, itself)?
-            }
-        },
+    let known = known.filter(|known| known.head <= through);
+    // Nothing from here on, up to where `known` reaches, is a newer match; `None`: it is no match itself,
+    // or not the newest one.
+    let unchanged_until = match (known, expected) {
+        (Some(known), _) if known.version == expected => Some(known.head),
+        (Some(known), _) if known.version > expected => None,
+        (_, None) => Some(0),
+        (_, Some(expected)) if expected == 0 || expected > through => None,
+        (_, Some(expected)) => {
+            let itself = Span {
+                after: expected - 1,
+                through: expected,
+                backwards: false,
+            };
+            first_match(snapshot, query, itself)?
+        }
     };
     if let Some(after) = unchanged_until {
         let newer = Span {
@@ -184,7 +188,13 @@ pub(crate) fn check_context(
             return Ok(());
         }
     }
-    let actual = context_version(snapshot, query)?;
+    let newest = Span {
+        after: known.map_or(0, |known| known.head),
+        through,
+        backwards: true,
+    };
+    let newest = first_match(snapshot, query, newest)?;
+    let actual = newest.or(known.and_then(|known| known.version));
     Err(EventStoreError::ConditionalAppendConflict { expected, actual })
 }
 

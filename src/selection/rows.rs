@@ -2,6 +2,7 @@ use time::OffsetDateTime;
 
 use super::Row;
 use crate::contract::{EventRecord, EventStoreError};
+use crate::payload::parse_value;
 
 /// A page of a read is cut once it holds this much JSON text, so that neither side of a boundary is
 /// busy with it for long.
@@ -32,7 +33,7 @@ impl RecordSink {
 impl RowSink for RecordSink {
     fn push(&mut self, row: Row) {
         self.bytes += row.payload.len();
-        match serde_json::from_str(row.payload) {
+        match parse_value(row.payload) {
             Ok(payload) => self.records.push(EventRecord {
                 sequence_number: row.sequence_number,
                 occurred_at: occurred_at_from_micros(row.occurred_at),

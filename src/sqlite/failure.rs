@@ -1,5 +1,7 @@
 //! SQLite's errors in the contract's words.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::time::Instant;
 
 use rusqlite::ErrorCode;
@@ -21,6 +23,12 @@ impl From<rusqlite::Error> for EventStoreError {
             Some(ErrorCode::DatabaseCorrupt) => {
                 Self::BackendFailure(format!("the database file is corrupt: {error}"))
             }
+            Some(ErrorCode::CannotOpen) => Self::BackendFailure(format!(
+                "the file, or one that SQLite keeps beside it, can't be opened or created: {error}"
+            )),
+            Some(ErrorCode::ReadOnly) => Self::BackendFailure(format!(
+                "the file is write-protected, or the folder, in which SQLite needs files: {error}"
+            )),
             Some(ErrorCode::DiskFull) => Self::BackendFailure("the disk is full".to_owned()),
             _ => Self::BackendFailure(format!("SQLite failed: {error}")),
         }
@@ -29,9 +37,10 @@ impl From<rusqlite::Error> for EventStoreError {
 
 impl EventStoreError {
     /// Says which file it was about, unless it does already.
-    pub(super) fn at(self, path: &str) -> Self {
+    pub(super) fn at(self, path: &Path) -> Self {
+        let path = path.display().to_string();
         let located = |message: String| {
-            if message.contains(path) {
+            if message.contains(&path) {
                 message
             } else {
                 format!("{path}: {message}")
@@ -39,6 +48,7 @@ impl EventStoreError {
         };
         match self {
             Self::BackendFailure(message) => Self::BackendFailure(located(message)),
+            Self::OutcomeUnknown(message) => Self::OutcomeUnknown(located(message)),
             Self::StoreFormatUnsupported(message) => Self::StoreFormatUnsupported(located(message)),
             other => other,
         }
@@ -51,6 +61,21 @@ pub(super) fn is_busy(error: &EventStoreError) -> bool {
     matches!(error, EventStoreError::BackendFailure(message) if message == BUSY)
 }
 
+/// Turns a panic, which would be a bug, into a failure of the one operation that met it.
+///
+/// What it leaves behind is whole: the log is changed by transactions only, and what threads share
+/// only grows.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        let text = text.unwrap_or("it panicked");
+        Err(EventStoreError::BackendFailure(format!(
+            "a bug in factstr, please report it: {text}"
+        )))
+    })
+}
+
 /// Ends a read that has a deadline and is past it; nobody but the one who set it sees this error.
 pub(super) fn refuse_late(deadline: Option<Instant>) -> Result<()> {
     match deadline {
@@ -59,6 +84,13 @@ pub(super) fn refuse_late(deadline: Option<Instant>) -> Result<()> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Events that were committed are gone.
+pub(super) fn shortened_log(head: u64, known: u64) -> EventStoreError {
+    EventStoreError::BackendFailure(format!(
+        "the log ends with event {head}, but there have been {known}: the file is damaged"
+    ))
 }
 
 /// The index is no part of the log; damage in it is reported, never guessed around.

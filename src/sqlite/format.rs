@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::failure::Result;
 use crate::contract::EventStoreError;
+use crate::payload::parse_value;
 
 /// The format that this version writes.
 const NEWEST: i64 = 3;
@@ -49,12 +50,11 @@ fn unsupported(message: String) -> EventStoreError {
 pub(super) fn check(connection: &Connection) -> Result<Format> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (user_version, application_id) = (pragma("user_version")?, pragma("application_id")?);
-    let mut statement =
-        connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
-    let tables: Vec<String> = statement
-        .query_map([], |row| row.get(0))?
+    let mut statement = connection.prepare("SELECT name, type FROM sqlite_schema")?;
+    let objects: Vec<(String, String)> = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    if tables.is_empty() && user_version == 0 && application_id == 0 {
+    if objects.is_empty() && user_version == 0 && application_id == 0 {
         return Ok(Format::Empty);
     }
     let ours = [
@@ -63,10 +63,11 @@ pub(super) fn check(connection: &Connection) -> Result<Format> {
         "store_metadata",
         "subscriber_cursors",
     ];
-    if !ours
-        .iter()
-        .all(|name| tables.iter().any(|table| table == name))
-    {
+    if !ours.iter().all(|&table| {
+        objects
+            .iter()
+            .any(|(name, kind)| name == table && kind == "table")
+    }) {
         return Err(unsupported("the database is no event store".to_owned()));
     }
     let recorded: Option<String> = connection
@@ -95,6 +96,19 @@ pub(super) fn bring_up_to_date(connection: &mut Connection) -> Result<()> {
     if check(connection)? == Format::Known(NEWEST) {
         return Ok(());
     }
+    // A table that takes another one's place must do so by its name alone: what users' views, triggers
+    // and foreign keys say is not to be rewritten, checked or acted on. Not to be set in a transaction.
+    let foreign_keys: bool =
+        connection.pragma_query_value(None, "foreign_keys", |row| row.get(0))?;
+    connection.pragma_update(None, "foreign_keys", false)?;
+    connection.pragma_update(None, "legacy_alter_table", true)?;
+    migrate(connection)?;
+    connection.pragma_update(None, "legacy_alter_table", false)?;
+    connection.pragma_update(None, "foreign_keys", foreign_keys)?;
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection) -> Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been faster.
     match check(&transaction)? {
@@ -123,16 +137,25 @@ pub(super) fn bring_up_to_date(connection: &mut Connection) -> Result<()> {
 }
 
 /// Rewrites the events with times as microseconds. Sequence numbers, batches, payloads and cursors
-/// stay as they are.
+/// stay as they are, and so does what users have added.
 fn migrate_from_1(transaction: &Transaction) -> Result<()> {
+    let added_by_users: Vec<String> = transaction
+        .prepare(
+            "SELECT sql FROM sqlite_schema
+             WHERE type IN ('index', 'trigger') AND tbl_name = 'events' COLLATE NOCASE
+             AND sql IS NOT NULL AND name NOT IN ('idx_events_type', 'idx_events_occurred_at')
+             ORDER BY rowid",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
     transaction.execute_batch(include_str!("sql/from_1_before.sql"))?;
     {
         let mut read = transaction.prepare(
-            "SELECT sequence_number, occurred_at, event_type, payload FROM events_1
+            "SELECT sequence_number, occurred_at, event_type, payload FROM events
              ORDER BY sequence_number",
         )?;
         let mut write = transaction.prepare(
-            "INSERT INTO events (sequence_number, occurred_at, event_type, payload)
+            "INSERT INTO factstr_new_events (sequence_number, occurred_at, event_type, payload)
              VALUES (?1, ?2, ?3, ?4)",
         )?;
         let mut rows = read.query([])?;
@@ -154,6 +177,9 @@ fn migrate_from_1(transaction: &Transaction) -> Result<()> {
         }
     }
     transaction.execute_batch(include_str!("sql/from_1_after.sql"))?;
+    for sql in added_by_users {
+        transaction.execute_batch(&sql)?;
+    }
     transaction.execute_batch(include_str!("sql/index.sql"))?;
     Ok(())
 }
@@ -186,7 +212,7 @@ fn migrate_from_2(transaction: &Transaction) -> Result<()> {
 
 /// The filters in a stored query: `{"filters": …, "min_sequence_number": …}`.
 fn filters_of(query: &str) -> Option<String> {
-    let query: serde_json::Map<String, Value> = serde_json::from_str(query).ok()?;
+    let query = parse_value(query).ok()?;
     match query.get("filters")? {
         filters @ (Value::Null | Value::Array(_)) => Some(filters.to_string()),
         _ => None,

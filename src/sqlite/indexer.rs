@@ -7,11 +7,11 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 use rusqlite::Connection;
 
-use super::failure::Result;
+use super::failure::{Result, guarded};
 use super::readers::Shared;
 use super::runs::{
     Merge, Run, RunImage, choose_merge, claim_merge, drop_blocks, find_doomed, forget_run,
-    insert_blocks, install_merged, install_new,
+    insert_blocks, install_merged, install_new, load_state,
 };
 use super::snapshot::for_each_facets;
 use super::tail::SEGMENT_EVENTS;
@@ -51,7 +51,8 @@ impl Indexer {
     pub(super) fn run(self) {
         self.shared.database.enter_thread();
         while self.wake.recv().is_ok() {
-            if let Err(error) = self.install_complete().and_then(|()| self.merge()) {
+            let advanced = guarded(|| self.install_complete().and_then(|()| self.merge()));
+            if let Err(error) = advanced {
                 // The log is unharmed and queries stay right; the next wake-up tries again.
                 tracing::warn!(%error, "the facet index could not be advanced");
             }
@@ -214,9 +215,7 @@ fn build_from_log(connection: &Connection, first: u64, last: u64) -> Result<RunI
 /// Indexes what an earlier process left behind, if it is more than a tail should hold.
 pub(super) fn index_backlog(connection: &Connection) -> Result<()> {
     loop {
-        let sql = include_str!("sql/state.sql");
-        let (indexed_through, head): (u64, u64) =
-            connection.query_row(sql, [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        let (_, indexed_through, head) = load_state(connection)?;
         if head - indexed_through < SEGMENT_EVENTS * 2 {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::failure::Result;
+use super::failure::{Result, guarded};
 use super::readers::{Shared, end_transaction, snapshot_if_current};
 use super::snapshot::LogSnapshot;
 use super::write_connection::WriteConnection;
@@ -50,8 +50,10 @@ impl InlineReader {
             return None;
         }
         let connection = self.connection.try_lock()?;
-        let result = snapshot_if_current(shared, &connection, started + BUDGET)
-            .and_then(|snapshot| snapshot.map(|mut snapshot| read(&mut snapshot)).transpose());
+        let result = guarded(|| {
+            let snapshot = snapshot_if_current(shared, &connection, started + BUDGET)?;
+            snapshot.map(|mut snapshot| read(&mut snapshot)).transpose()
+        });
         let ended = end_transaction(&connection);
         let taken = started.elapsed();
         if taken > BUDGET {

@@ -14,37 +14,39 @@ mod runs;
 mod snapshot;
 mod streams;
 mod tail;
+mod threads;
 mod write_connection;
 mod writer;
 
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use crossbeam_channel::Sender;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::database::Database;
-use self::failure::Result;
+use self::failure::{Result, guarded};
 use self::indexer::Indexer;
 use self::inline_reader::InlineReader;
 use self::readers::{ReadJob, Readers, Shared};
 use self::runs::Catalog;
 use self::streams::{HeldLeases, SqliteStreams};
 use self::tail::Tail;
+use self::threads::Threads;
 use self::write_connection::WriteConnection;
-use self::writer::{AppendRequest, Condition, Maintenance, Reply, Writer};
+use self::writer::{AppendRequest, Condition, Maintenance, Writer};
 use crate::contract::{
     AppendResult, DurableStream, DurableStreamInfo, DurableStreamOptions, EventQuery, EventStore,
     EventStoreError, EventStream, HandleStream, NewEvent, QueryResult, ReadOptions, ReadPage,
     StreamOptions,
 };
 use crate::delivery::{Delivery, is_inside_handler};
-use crate::payload::{CompiledQuery, PreparedBatch};
+use crate::payload::{CompiledQuery, PreparedBatch, refuse_arbitrary_precision};
 use crate::selection;
 
 pub(crate) use self::context_versions::ContextVersions;
@@ -65,7 +67,8 @@ const LAST_CURSORS: Duration = Duration::from_millis(250);
 pub struct SqliteStore {
     /// `None` once closed.
     handles: RwLock<Option<Handles>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Threads,
+    path: Arc<Path>,
     delivery: Arc<Delivery>,
     streams: Arc<SqliteStreams>,
     versions: Arc<ContextVersions>,
@@ -104,7 +107,15 @@ impl SqliteStore {
     /// for a file of a newer format or of another program, which is left as it was, and with
     /// `BackendFailure` if the disk refuses.
     pub fn open_with(path: impl AsRef<Path>, options: SqliteStoreOptions) -> Result<Self> {
-        let (database, connection) = Database::open(path.as_ref(), options)?;
+        refuse_arbitrary_precision()?;
+        let database = Database::new(path.as_ref(), options)?;
+        let path = database.path.clone();
+        guarded(|| Self::start(database)).map_err(|error| error.at(&path))
+    }
+
+    fn start(database: Database) -> Result<Self> {
+        let path = database.path.clone();
+        let connection = database.open()?;
         if let Some(connection) = &connection {
             indexer::index_backlog(connection)?;
         }
@@ -113,11 +124,18 @@ impl SqliteStore {
             tail: Tail::new(0),
             catalog: Catalog::default(),
         });
+        // Whatever is wrong with the index is told now.
+        match &connection {
+            Some(connection) => shared.catalog.load(connection)?,
+            None => shared
+                .catalog
+                .load(&shared.database.connect_for_reading()?)?,
+        };
         let connection = connection.map(|connection| Arc::new(WriteConnection::new(connection)));
         let inline = connection.clone().map(InlineReader::new);
         let versions = Arc::new(ContextVersions::default());
         let (reads, mut threads) = readers::start(&shared)?;
-        let (streams, delivery) = SqliteStreams::new(reads.pool(), threads.len(), &shared.database);
+        let (streams, delivery) = SqliteStreams::new(reads.pool(), threads.len(), &shared);
         let mut appends = None;
         if let Some(connection) = connection {
             let delivery = (delivery.clone(), streams.leases().clone());
@@ -135,7 +153,8 @@ impl SqliteStore {
                 inline,
                 shared,
             })),
-            threads: Mutex::new(threads),
+            threads: Threads::new(threads),
+            path,
             delivery,
             streams,
             versions,
@@ -156,15 +175,23 @@ impl SqliteStore {
         reply: impl FnOnce(Result<AppendResult>) + Send + 'static,
     ) {
         let condition = condition.map(|(query, expected)| Condition { query, expected });
-        self.queue(AppendRequest {
-            batch,
-            condition,
-            reply: Box::new(reply),
-            share: None,
-        });
+        self.queue(batch, condition, None, reply);
     }
 
-    fn queue(&self, request: AppendRequest) {
+    fn queue(
+        &self,
+        batch: PreparedBatch,
+        condition: Option<Condition>,
+        share: Option<OwnedSemaphorePermit>,
+        reply: impl FnOnce(Result<AppendResult>) + Send + 'static,
+    ) {
+        let path = self.path.clone();
+        let request = AppendRequest {
+            batch,
+            condition,
+            reply: Box::new(move |verdict| reply(verdict.map_err(|error| error.at(&path)))),
+            share,
+        };
         let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
         match handles.as_ref().map(|handles| handles.appends.as_ref()) {
             Some(Some(appends)) => {
@@ -179,16 +206,26 @@ impl SqliteStore {
         }
     }
 
-    /// Queues a read, which one of the reader threads runs on a snapshot.
-    pub(crate) fn submit_read(&self, job: ReadJob) {
+    /// Queues a read, which one of the reader threads runs on a snapshot. The reply is called by that
+    /// thread, or at once if there is none to ask.
+    pub(crate) fn submit_read<T>(
+        &self,
+        read: impl FnOnce(&mut LogSnapshot) -> Result<T> + Send + 'static,
+        reply: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
         let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
-        match handles.as_ref() {
-            Some(handles) => {
-                if let Err(refused) = handles.reads.submit(job) {
-                    refused(Err(EventStoreError::StoreClosed));
-                }
-            }
-            None => job(Err(EventStoreError::StoreClosed)),
+        let Some(handles) = handles.as_ref() else {
+            return reply(Err(EventStoreError::StoreClosed));
+        };
+        let shared = handles.shared.clone();
+        let job: ReadJob = Box::new(move |snapshot| {
+            let database = &shared.database;
+            let answer = snapshot.and_then(|snapshot| guarded(|| read(snapshot)));
+            let answer = database.refuse_changes().and(answer);
+            reply(answer.map_err(|error| error.at(&database.path)));
+        });
+        if let Err(refused) = handles.reads.submit(job) {
+            refused(Err(EventStoreError::StoreClosed));
         }
     }
 
@@ -229,32 +266,15 @@ impl SqliteStore {
         drop(handles);
     }
 
-    /// Calls `done` when everything is finished and released.
+    /// Calls `done` when everything is finished and released, however often it is called.
     pub(crate) fn close_then(&self, done: impl FnOnce(Result<()>) + Send + 'static) {
         let handles = self.take_handles();
-        let streams = self.streams.clone();
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        let threads = std::mem::take(&mut *threads);
-        let finish = move || {
-            streams.end();
-            drop(handles);
-            let panicked = threads
-                .into_iter()
-                .map(JoinHandle::join)
-                .any(|end| end.is_err());
-            done(if panicked {
-                Err(EventStoreError::BackendFailure(
-                    "a thread of the store panicked".to_owned(),
-                ))
-            } else {
-                Ok(())
-            });
-        };
+        let (streams, threads) = (self.streams.clone(), self.threads.clone());
         // Streams store their cursors and give their leases back before the threads end.
         self.delivery.close_then(move || {
-            let waiter = thread::Builder::new().name("factstr-close".to_owned());
-            // Without a thread to wait in, the threads still end by themselves.
-            let _ = waiter.spawn(finish);
+            streams.end();
+            drop(handles);
+            threads.when_ended(done);
         });
     }
 
@@ -271,12 +291,8 @@ impl SqliteStore {
             .await
             .ok();
         let (reply, answer) = oneshot::channel();
-        let reply: Reply = Box::new(move |verdict| drop(reply.send(verdict)));
-        self.queue(AppendRequest {
-            batch,
-            condition,
-            reply,
-            share,
+        self.queue(batch, condition, share, move |verdict| {
+            drop(reply.send(verdict));
         });
         answer.await.unwrap_or(Err(EventStoreError::StoreClosed))
     }
@@ -286,9 +302,7 @@ impl SqliteStore {
         read: impl FnOnce(&mut LogSnapshot) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.submit_read(Box::new(move |snapshot| {
-            let _ = reply.send(snapshot.and_then(read));
-        }));
+        self.submit_read(read, move |result| drop(reply.send(result)));
         answer.await.unwrap_or(Err(EventStoreError::StoreClosed))
     }
 }
@@ -433,5 +447,31 @@ impl EventStore for SqliteStore {
             return Ok(());
         }
         finished.await.unwrap_or(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::{LogSnapshot, Result, SqliteStore};
+
+    #[test]
+    fn a_panic_fails_the_read_that_met_it_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path().join("store.db")).unwrap();
+        let panicking = |_: &mut LogSnapshot| -> Result<u64> { panic!("on purpose") };
+        assert!(store.read_inline(panicking).is_none());
+        for _ in 0..8 {
+            let (reply, answer) = mpsc::channel();
+            store.submit_read(panicking, move |read| reply.send(read).unwrap());
+            let failed = answer.recv().unwrap().unwrap_err();
+            assert_eq!(failed.code(), "BackendFailure");
+            assert!(failed.to_string().contains("on purpose"), "{failed}");
+        }
+        let (reply, answer) = mpsc::channel();
+        let read = |snapshot: &mut LogSnapshot| Ok(snapshot.head);
+        store.submit_read(read, move |head| reply.send(head).unwrap());
+        assert_eq!(answer.recv().unwrap(), Ok(0));
     }
 }

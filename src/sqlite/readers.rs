@@ -7,7 +7,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 
 use super::database::Database;
-use super::failure::Result;
+use super::failure::{Result, guarded};
 use super::reader_pool::ReaderPool;
 use super::runs::Catalog;
 use super::snapshot::{LogSnapshot, for_each_facets};
@@ -100,7 +100,7 @@ fn with_snapshot(
     connection: &Connection,
     mut jobs: impl Iterator<Item = ReadJob>,
 ) -> bool {
-    let failure = match read_snapshot(shared, connection) {
+    let failure = match guarded(|| read_snapshot(shared, connection)) {
         Ok(mut snapshot) => {
             jobs.by_ref().for_each(|job| job(Ok(&mut snapshot)));
             None

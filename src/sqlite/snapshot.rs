@@ -165,13 +165,22 @@ impl<'c> LogSnapshot<'c> {
     }
 }
 
+/// A column of an event.
+fn text<'r>(row: &'r SqlRow, column: usize) -> rusqlite::Result<&'r str> {
+    let value = row.get_ref(column)?;
+    value.as_str().map_err(|_| {
+        let at = row.get_ref(0).ok().and_then(|number| number.as_i64().ok());
+        let what = format!("event {} is damaged", at.unwrap_or_default());
+        rusqlite::Error::FromSqlConversionFailure(column, value.data_type(), what.into())
+    })
+}
+
 fn visit_row(
     row: &SqlRow,
     query: &CompiledQuery,
     visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
 ) -> rusqlite::Result<ControlFlow<()>> {
-    let event_type = row.get_ref(2)?.as_str()?;
-    let payload = row.get_ref(3)?.as_str()?;
+    let (event_type, payload) = (text(row, 2)?, text(row, 3)?);
     if !query.matches(event_type, payload) {
         return Ok(ControlFlow::Continue(()));
     }
@@ -236,8 +245,7 @@ pub(super) fn for_each_facets(
     let mut rows = statement.query([after, through])?;
     let mut facets = Vec::new();
     while let Some(row) = rows.next()? {
-        let payload = row.get_ref(3).and_then(|value| Ok(value.as_str()?))?;
-        let event_type = row.get_ref(2).and_then(|value| Ok(value.as_str()?))?;
+        let (event_type, payload) = (text(row, 2)?, text(row, 3)?);
         stored_facets(event_type, payload, &mut facets);
         visitor(row.get(0)?, &facets);
     }

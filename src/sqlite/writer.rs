@@ -1,6 +1,6 @@
 //! Writing: one thread, one connection, one commit for all that is waiting.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,8 @@ use rusqlite::{Connection, params};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::context_versions::ContextVersions;
-use super::failure::Result;
+use super::database::refuse_moved;
+use super::failure::{Result, guarded, shortened_log};
 use super::indexer;
 use super::readers::{Shared, catch_up};
 use super::snapshot::LogSnapshot;
@@ -20,7 +21,7 @@ use super::write_connection::WriteConnection;
 use crate::contract::{AppendResult, EventStoreError};
 use crate::delivery::{CommittedBatch, Delivery};
 use crate::payload::{CompiledQuery, PreparedBatch};
-use crate::selection::{self, now_in_micros};
+use crate::selection::{self, KnownVersion, now_in_micros};
 
 /// One commit takes at most this many requests and about this many bytes.
 const GROUP_REQUESTS: usize = 1_024;
@@ -98,27 +99,37 @@ impl Writer {
                 // Appends are faster than the indexer; a timeout in case it has failed for now.
                 self.wake_indexer();
                 if let Ok(work) = maintenance.recv_timeout(Duration::from_millis(100)) {
-                    work(&self.connection.lock());
+                    self.maintain(work);
                     continue;
                 }
             }
             match next_task(&appends, &maintenance) {
                 Task::Append(request) => self.commit_waiting(request),
-                Task::Maintain(work) => work(&self.connection.lock()),
+                Task::Maintain(work) => self.maintain(work),
                 Task::End => break,
             }
         }
         self.wake_indexer = None;
         for work in &maintenance {
-            work(&self.connection.lock());
+            self.maintain(work);
         }
-        if let Err(error) = release_rest(&self.leases, &self.connection.lock()) {
+        let released = guarded(|| release_rest(&self.leases, &self.connection.lock()));
+        if let Err(error) = released {
             tracing::warn!(%error, "the leases of durable streams will have to expire");
         }
-        if let Err(error) = indexer::index_rest(&self.shared, &self.connection.lock()) {
+        let rest = guarded(|| indexer::index_rest(&self.shared, &self.connection.lock()));
+        if let Err(error) = rest {
             // The next one to open the file does it.
             tracing::warn!(%error, "the newest events could not be indexed");
         }
+    }
+
+    /// The indexer, which waits for it, learns of a failure by itself.
+    fn maintain(&self, work: Maintenance) {
+        let _ = guarded(|| {
+            work(&self.connection.lock());
+            Ok(())
+        });
     }
 
     /// Commits a request with all that is waiting behind it.
@@ -203,8 +214,12 @@ impl Writer {
     /// Gives each request its verdict in order, the later ones seeing the earlier ones, and commits.
     fn commit(&self, group: &[AppendRequest]) -> std::result::Result<Committed, CommitError> {
         let connection = self.connection.lock();
-        execute(&connection, "BEGIN IMMEDIATE").map_err(CommitError::NothingTried)?;
-        let decided = self.decide(&connection, group).and_then(|decided| {
+        refuse_moved(&connection)
+            .and_then(|()| execute(&connection, "BEGIN IMMEDIATE"))
+            .map_err(CommitError::NothingTried)?;
+        let decided = guarded(|| Ok(self.decide(&connection, group)));
+        let decided = decided.unwrap_or_else(|bug| Err(CommitError::Request(bug)));
+        let decided = decided.and_then(|decided| {
             let appends = decided.verdicts.iter().any(Result::is_ok);
             let cursors = appends.then(|| self.leases.store_moved(&connection));
             let committed = execute(&connection, "COMMIT").map_err(CommitError::Commit);
@@ -248,17 +263,24 @@ impl Writer {
         if conditional {
             snapshot.tail.push(appended.clone());
         }
+        // What this group has found out. It is true in this transaction only, so nobody else may know it.
+        let mut found = HashMap::new();
         let mut verdicts = Vec::with_capacity(group.len());
         for request in group {
             if let Some(Condition { query, expected }) = &request.condition {
-                let known = self.versions.known(query);
-                match selection::check_context(&mut snapshot, query, *expected, known) {
-                    Ok(()) => {}
-                    Err(conflict @ EventStoreError::ConditionalAppendConflict { .. }) => {
-                        verdicts.push(Err(conflict));
-                        continue;
-                    }
-                    Err(error) => return Err(CommitError::Request(error)),
+                let known = found.get(query.text()).copied();
+                let known = known.or_else(|| self.versions.known(query));
+                let checked = selection::check_context(&mut snapshot, query, *expected, known);
+                let version = match &checked {
+                    Ok(()) => *expected,
+                    Err(EventStoreError::ConditionalAppendConflict { actual, .. }) => *actual,
+                    Err(error) => return Err(CommitError::Request(error.clone())),
+                };
+                let head = snapshot.head;
+                found.insert(query.text(), KnownVersion { version, head });
+                if let Err(conflict) = checked {
+                    verdicts.push(Err(conflict));
+                    continue;
                 }
             }
             let result = insert(connection, snapshot.head + 1, &request.batch, occurred_at)
@@ -284,8 +306,13 @@ impl Writer {
             let (runs, head) = self.shared.catalog.load(connection)?;
             let tail = self.shared.tail.view();
             let snapshot = LogSnapshot::new(connection, head, runs, tail, None);
-            if snapshot.covered_through() == head {
+            let covered = snapshot.covered_through();
+            if covered == head {
                 return Ok(snapshot);
+            }
+            if covered > head {
+                // Nothing but a commit makes the tail grow, and none is under way.
+                return Err(shortened_log(head, covered));
             }
             // Another process has appended since.
             catch_up(&self.shared, &snapshot)?;

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::builder::RunImage;
-use crate::sqlite::failure::{Result, damaged_index};
+use crate::sqlite::failure::{Result, damaged_index, shortened_log};
 
 /// A builder that gave no sign of life for this long is gone: 60 seconds.
 const ABANDONED_AFTER_SECONDS: i64 = 60;
@@ -57,9 +57,7 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// Returns the live runs as the connection's transaction sees them, and the head.
     pub(crate) fn load(&self, connection: &Connection) -> Result<(Arc<RunSet>, u64)> {
-        let (generation, indexed_through, head) = connection
-            .prepare_cached(include_str!("../sql/state.sql"))?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let (generation, indexed_through, head) = load_state(connection)?;
         let known = self
             .known
             .lock()
@@ -71,6 +69,11 @@ impl Catalog {
         let reusable: HashMap<i64, &Arc<Run>> =
             known.runs.iter().map(|run| (run.id, run)).collect();
         let runs = live_runs(connection, |id| reusable.get(&id).map(|&run| run.clone()))?;
+        if runs.last().map_or(0, |run| run.last) != indexed_through {
+            return Err(damaged_index(
+                "the runs end elsewhere than index_state says",
+            ));
+        }
         let loaded = Arc::new(RunSet {
             generation,
             indexed_through,
@@ -85,6 +88,20 @@ impl Catalog {
     }
 }
 
+/// Returns the generation, where the index ends and where the log ends.
+pub(crate) fn load_state(connection: &Connection) -> Result<(i64, u64, u64)> {
+    let state = connection
+        .prepare_cached(include_str!("../sql/state.sql"))?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let (generation, indexed_through, head) =
+        state.ok_or_else(|| damaged_index("index_state has no row"))?;
+    if head < indexed_through {
+        return Err(shortened_log(head, indexed_through));
+    }
+    Ok((generation, indexed_through, head))
+}
+
 fn live_runs(
     connection: &Connection,
     known: impl Fn(i64) -> Option<Arc<Run>>,
@@ -96,8 +113,8 @@ fn live_runs(
     let rows: Vec<(i64, u64, u64)> = statement
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    let mut fences =
-        connection.prepare_cached("SELECT fences FROM facet_runs WHERE run_id = ?1")?;
+    let mut fences = connection
+        .prepare_cached("SELECT fences, block_count FROM facet_runs WHERE run_id = ?1")?;
     let mut runs = Vec::with_capacity(rows.len());
     let mut covered = 0;
     for (id, first, last) in rows {
@@ -108,8 +125,12 @@ fn live_runs(
         let run = if let Some(run) = known(id) {
             run
         } else {
-            let fences =
-                fences.query_row([id], |row| Ok(decode_fences(row.get_ref(0)?.as_blob()?)))?;
+            let (fences, blocks): (_, usize) = fences.query_row([id], |row| {
+                Ok((decode_fences(row.get_ref(0)?.as_blob()?), row.get(1)?))
+            })?;
+            if fences.len() != blocks {
+                return Err(damaged_index("a run's fences don't fit its blocks"));
+            }
             Arc::new(Run {
                 id,
                 first,

@@ -1,2 +1,3 @@
--- Its indexes go with it.
-DROP TABLE events_1;
+-- Its indexes and triggers go with it.
+DROP TABLE events;
+ALTER TABLE factstr_new_events RENAME TO events;

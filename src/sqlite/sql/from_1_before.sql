@@ -1,5 +1,4 @@
-ALTER TABLE events RENAME TO events_1;
-CREATE TABLE events (
+CREATE TABLE factstr_new_events (
   sequence_number INTEGER PRIMARY KEY,
   occurred_at INTEGER NOT NULL,
   event_type TEXT NOT NULL,
