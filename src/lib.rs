@@ -28,6 +28,39 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Read models follow by a durable stream, which hands over every committed batch once, in order,
+//! and goes on after a restart where it was:
+//!
+//! ```
+//! use factstr::{DurableStream, EventQuery, EventStore, HandleStream, MemoryStore, NewEvent};
+//! use serde_json::json;
+//! use std::sync::{Arc, Mutex};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! let store = MemoryStore::new();
+//! store.append(vec![NewEvent::new("item-reserved", json!({ "item_id": "camera-1" }))]).await?;
+//!
+//! let reserved = Arc::new(Mutex::new(Vec::new()));
+//! let model = reserved.clone();
+//! let handle = HandleStream::new(move |batch| {
+//!     let model = model.clone();
+//!     async move {
+//!         for record in batch {
+//!             let item = record.payload["item_id"].clone();
+//!             model.lock().expect("no panic").push(item);
+//!         }
+//!         Ok(())
+//!     }
+//! });
+//! let query = EventQuery::for_event_types(["item-reserved"]);
+//! let stream = store.stream_to_durable(&DurableStream::new("reserved"), &query, handle).await?;
+//! assert_eq!(*reserved.lock().expect("no panic"), [json!("camera-1")]);
+//! stream.unsubscribe().await;
+//! # Ok::<(), factstr::EventStoreError>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! [`MemoryStore`] serves tests and examples, [`SqliteStore`] is embedded and persistent. Both keep
 //! one contract, the one of [`EventStore`].
 

@@ -2,6 +2,8 @@
 //! that others append to as well and that answers when it likes. One thread does everything, so a seed
 //! is a history.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
@@ -75,6 +77,8 @@ struct World {
     query: CompiledQuery,
     expected: Vec<Vec<u64>>,
     head: u64,
+    /// Committed by this store's writer, which publishes in a moment.
+    unpublished: VecDeque<CommittedBatch>,
     random: Random,
 }
 
@@ -99,6 +103,7 @@ impl World {
             query: CompiledQuery::from_json(filters).unwrap(),
             expected: Vec::new(),
             head: 0,
+            unpublished: VecDeque::new(),
             random,
         }
     }
@@ -124,13 +129,17 @@ impl World {
         let result = self.store.append_prepared(batch, None).unwrap();
         self.head = result.last_sequence_number;
         if here {
-            let batch = CommittedBatch {
+            self.unpublished.push_back(CommittedBatch {
                 first: result.first_sequence_number,
                 occurred_at: 0,
                 batch: copy,
-            };
-            self.delivery.publish([batch]).fire();
+            });
         }
+    }
+
+    fn publish(&mut self) {
+        let batches = std::mem::take(&mut self.unpublished);
+        self.delivery.publish(batches).fire();
     }
 
     fn observe(&self) {
@@ -184,13 +193,20 @@ fn receive(inbox: &Mutex<Inbox>, pulled: Pulled) {
 
 impl Runner {
     fn start(world: &World) -> Self {
-        let registration = Registration {
-            query: world.query.clone(),
-            durable: Some(Durable {
+        Self::register(
+            world,
+            Some(Durable {
                 name: "one".to_owned(),
                 retry: RetryPolicy::default(),
                 if_active: IfActive::Wait,
             }),
+        )
+    }
+
+    fn register(world: &World, durable: Option<Durable>) -> Self {
+        let registration = Registration {
+            query: world.query.clone(),
+            durable,
         };
         let stream = world.delivery.register(registration).unwrap();
         let runner = Self {
@@ -258,8 +274,51 @@ fn swap_if_taken_over(runner: &mut Runner, heir: &mut Option<Runner>) {
     }
 }
 
+/// A live stream, and the heads between which it was registered.
+struct Live {
+    runner: Runner,
+    handled: Vec<Vec<u64>>,
+    asked_at: u64,
+    registered_at: Option<u64>,
+}
+
+impl Live {
+    fn start(world: &World) -> Self {
+        Self {
+            runner: Runner::register(world, None),
+            handled: Vec::new(),
+            asked_at: world.head,
+            registered_at: None,
+        }
+    }
+
+    fn step(&mut self, world: &World) {
+        self.runner.pull();
+        self.runner.step(false, &mut self.handled);
+        self.note(world);
+    }
+
+    fn note(&mut self, world: &World) {
+        if lock(&self.runner.registered).is_some() {
+            self.registered_at.get_or_insert(world.head);
+        }
+    }
+
+    /// It has to deliver whatever was committed after its registration, maybe some of what was
+    /// committed meanwhile, and nothing from before.
+    fn check(&self, expected: &[Vec<u64>], seed: u64) {
+        let first = self.handled.first().map_or(u64::MAX, |batch| batch[0]);
+        let rest = expected.partition_point(|batch| batch[0] < first);
+        assert!(first > self.asked_at, "seed {seed}");
+        assert_eq!(self.handled, expected[rest..], "seed {seed}");
+        let missed = rest.checked_sub(1).map_or(0, |last| expected[last][0]);
+        assert!(missed <= self.registered_at.unwrap(), "seed {seed}");
+    }
+}
+
 fn history(seed: u64) {
     let mut world = World::new(seed);
+    let mut live: Option<Live> = None;
     let mut handled = Vec::new();
     let mut runner = Runner::start(&world);
     let mut heir: Option<Runner> = None;
@@ -270,13 +329,24 @@ fn history(seed: u64) {
                 let batches = [1, 1_100][usize::from(world.random.below(60) == 0)];
                 let here = world.random.below(3) > 0;
                 (0..batches).for_each(|_| world.append(here));
+                if world.random.below(3) > 0 {
+                    world.publish();
+                }
             }
             4..=6 => runner.pull(),
             7..=10 => runner.step(world.random.below(30) == 0, &mut handled),
             11 if world.random.below(3) == 0 => runner.stream.unsubscribe(),
             12 if heir.is_none() => heir = Some(Runner::start(&world)),
             13 => world.observe(),
+            14 => world.publish(),
+            15 => match &mut live {
+                Some(live) => live.step(&world),
+                None => live = Some(Live::start(&world)),
+            },
             _ => drop(world.answer()),
+        }
+        if let Some(live) = &mut live {
+            live.note(&world);
         }
         swap_if_taken_over(&mut runner, &mut heir);
         let position = runner.stream.position();
@@ -298,6 +368,7 @@ fn history(seed: u64) {
     while handled.len() < world.expected.len() || lock(&runner.registered).is_none() {
         rounds += 1;
         assert!(rounds < 100_000, "seed {seed}: it does not get on");
+        world.publish();
         world.observe();
         runner.pull();
         runner.step(false, &mut handled);
@@ -308,10 +379,19 @@ fn history(seed: u64) {
         swap_if_taken_over(&mut runner, &mut heir);
     }
     assert_eq!(handled, world.expected, "seed {seed}");
+    world.publish();
     world.observe();
     runner.pull();
     while world.answer() {
         runner.pull();
+    }
+    if let Some(mut live) = live {
+        while live.runner.stream.position() < world.head && live.handled.last() != handled.last() {
+            live.step(&world);
+            world.answer();
+        }
+        live.step(&world);
+        live.check(&world.expected, seed);
     }
     assert_eq!(runner.stream.position(), world.head, "seed {seed}");
     let closed = Arc::new(Mutex::new(false));

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::facet::number_of;
+use super::value::parse_value;
 
 /// A JSON number in its one representation: an integer wherever it is one that 64 bits hold.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,7 +57,7 @@ impl Number {
 /// Filters as text, without what changes nothing: the order of members and of alternatives, repeated
 /// alternatives, the form of numbers, `null` instead of an absent member or of no filters.
 pub(crate) fn canonical_filters(text: &str) -> String {
-    let filters = serde_json::from_str(text).unwrap_or(Value::Null);
+    let filters = parse_value(text).unwrap_or(Value::Null);
     let mut text = String::new();
     match filters {
         Value::Array(filters) if !filters.is_empty() => {

@@ -265,20 +265,19 @@ fn filter_to_json(filter: &EventFilter) -> Value {
 
 /// Filters as the public type, from their text.
 pub(crate) fn filters_to_query(text: &str) -> EventQuery {
-    let filters: Option<Vec<Value>> = serde_json::from_str(text).unwrap_or_default();
     let list = |filter: &Value, key: &str| filter.get(key).and_then(Value::as_array).cloned();
-    let filters = filters
-        .filter(|filters| !filters.is_empty())
-        .map(|filters| {
-            let filters = filters.iter().map(|filter| EventFilter {
-                event_types: list(filter, "event_types").map(|types| {
-                    let names = types.iter().filter_map(Value::as_str);
-                    names.map(str::to_owned).collect()
-                }),
-                payload_predicates: list(filter, "payload_predicates"),
-            });
-            filters.collect()
+    let filters = parse_value(text).unwrap_or_default();
+    let filters = filters.as_array().filter(|filters| !filters.is_empty());
+    let filters = filters.map(|filters| {
+        let filters = filters.iter().map(|filter| EventFilter {
+            event_types: list(filter, "event_types").map(|types| {
+                let names = types.iter().filter_map(Value::as_str);
+                names.map(str::to_owned).collect()
+            }),
+            payload_predicates: list(filter, "payload_predicates"),
         });
+        filters.collect()
+    });
     EventQuery {
         filters,
         min_sequence_number: None,

@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::failure::Result;
 use crate::contract::EventStoreError;
+use crate::payload::parse_value;
 
 /// The format that this version writes.
 const NEWEST: i64 = 3;
@@ -211,7 +212,7 @@ fn migrate_from_2(transaction: &Transaction) -> Result<()> {
 
 /// The filters in a stored query: `{"filters": …, "min_sequence_number": …}`.
 fn filters_of(query: &str) -> Option<String> {
-    let query: serde_json::Map<String, Value> = serde_json::from_str(query).ok()?;
+    let query = parse_value(query).ok()?;
     match query.get("filters")? {
         filters @ (Value::Null | Value::Array(_)) => Some(filters.to_string()),
         _ => None,

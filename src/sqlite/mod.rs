@@ -135,7 +135,7 @@ impl SqliteStore {
         let inline = connection.clone().map(InlineReader::new);
         let versions = Arc::new(ContextVersions::default());
         let (reads, mut threads) = readers::start(&shared)?;
-        let (streams, delivery) = SqliteStreams::new(reads.pool(), threads.len(), &shared.database);
+        let (streams, delivery) = SqliteStreams::new(reads.pool(), threads.len(), &shared);
         let mut appends = None;
         if let Some(connection) = connection {
             let delivery = (delivery.clone(), streams.leases().clone());

@@ -113,7 +113,8 @@ impl Writer {
         for work in &maintenance {
             self.maintain(work);
         }
-        if let Err(error) = release_rest(&self.leases, &self.connection.lock()) {
+        let released = guarded(|| release_rest(&self.leases, &self.connection.lock()));
+        if let Err(error) = released {
             tracing::warn!(%error, "the leases of durable streams will have to expire");
         }
         let rest = guarded(|| indexer::index_rest(&self.shared, &self.connection.lock()));

@@ -7,6 +7,7 @@ mod leases;
 mod reading;
 mod watcher;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
@@ -16,11 +17,12 @@ use rusqlite::Connection;
 use self::leases::TakenRow;
 use self::reading::StreamReads;
 use self::watcher::{Watched, Watcher};
-use super::database::Database;
+use super::database::{Database, refuse_moved};
 use super::failure::Result;
 use super::indexer::in_transaction;
 use super::reader_pool::ReaderPool;
-use super::readers::ReadJob;
+use super::readers::{ReadJob, Shared};
+use super::snapshot::LogSnapshot;
 use super::writer::Maintenance;
 use crate::contract::{DurableStreamInfo, EventStoreError};
 use crate::delivery::{BatchPage, BatchRequest, Delivery, LeaseRequest, LogSource, Reply, Taken};
@@ -36,6 +38,7 @@ pub(super) struct SqliteStreams {
     read_only: bool,
     /// The writer's usual mode.
     synchronous: &'static str,
+    path: Arc<Path>,
     watched: Watched,
     delivery: OnceLock<Weak<Delivery>>,
     this: Weak<Self>,
@@ -46,14 +49,15 @@ impl SqliteStreams {
     pub(super) fn new(
         readers: Arc<ReaderPool<ReadJob>>,
         count: usize,
-        database: &Database,
+        shared: &Arc<Shared>,
     ) -> (Arc<Self>, Arc<Delivery>) {
         let streams = Arc::new_cyclic(|this| Self {
-            reads: StreamReads::new(readers, count.saturating_sub(1).max(1)),
+            reads: StreamReads::new(readers, shared.clone(), count.saturating_sub(1).max(1)),
             leases: Arc::new(HeldLeases::new()),
             writer: Mutex::default(),
-            read_only: database.options.read_only,
-            synchronous: database.synchronous(),
+            read_only: shared.database.options.read_only,
+            synchronous: shared.database.synchronous(),
+            path: shared.database.path.clone(),
             watched: Watched::default(),
             delivery: OnceLock::new(),
             this: this.clone(),
@@ -112,7 +116,10 @@ impl SqliteStreams {
         reply: Reply<T>,
     ) {
         let answer = Answer(Some(reply));
-        let task: Maintenance = Box::new(move |connection| answer.give(work(connection)));
+        let path = self.path.clone();
+        let task: Maintenance = Box::new(move |connection| {
+            answer.give(work(connection).map_err(|error| error.at(&path)));
+        });
         let sender = self.writer().clone();
         if let Some(sender) = sender {
             let _ = sender.send(task);
@@ -196,6 +203,7 @@ fn without_flush<T>(
     usual: &str,
     work: impl FnOnce(&Connection) -> Result<T>,
 ) -> Result<T> {
+    refuse_moved(connection)?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     let result = in_transaction(connection, || work(connection));
     connection.pragma_update(None, "synchronous", usual)?;
@@ -223,15 +231,12 @@ impl<T> Drop for Answer<T> {
 
 impl LogSource for SqliteStreams {
     fn head(&self, reply: Reply<u64>) {
-        self.reads.at_once(Box::new(|snapshot| {
-            reply(snapshot.map(|snapshot| snapshot.head));
-        }));
+        self.reads.at_once(|snapshot| Ok(snapshot.head), reply);
     }
 
     fn read_batches(&self, request: BatchRequest, reply: Reply<BatchPage>) {
-        self.reads.in_turn(Box::new(move |snapshot| {
-            reply(snapshot.and_then(|snapshot| batches::read(snapshot, &request)));
-        }));
+        self.reads
+            .in_turn(move |snapshot| batches::read(snapshot, &request), reply);
     }
 
     fn stream_opened(&self) {
@@ -272,12 +277,11 @@ impl LogSource for SqliteStreams {
 
     fn list(&self, reply: Reply<Vec<DurableStreamInfo>>) {
         let leases = self.leases.clone();
-        self.reads.at_once(Box::new(move |snapshot| {
-            reply(snapshot.and_then(|snapshot| {
-                let is_mine = |name: &str| leases.holds(name);
-                leases::list(snapshot.connection, leases.owner, is_mine)
-            }));
-        }));
+        let list = move |snapshot: &mut LogSnapshot| {
+            let is_mine = |name: &str| leases.holds(name);
+            leases::list(snapshot.connection, leases.owner, is_mine)
+        };
+        self.reads.at_once(list, reply);
     }
 
     fn reset(&self, name: &str, after: u64, reply: Reply<()>) {
