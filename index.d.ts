@@ -227,7 +227,8 @@ export interface EventStreamSubscription extends Disposable {
   /**
    * Ends the stream: no handler call starts after this returns. The promise resolves when the call
    * that is running has settled and the cursor is stored, so that nothing repeats; awaited inside
-   * that very call, it resolves without waiting for it. Idempotent, never rejects.
+   * that very call, it resolves without waiting for it. A call that has not settled after 3 seconds
+   * is given up: its records stay ahead of the cursor. Idempotent, never rejects.
    */
   unsubscribe(): Promise<void>
   /** Resolves when the stream has ended, and tells why. Never rejects. */

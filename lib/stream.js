@@ -10,6 +10,10 @@ const { nextTurn, turnIsOver } = require('./handler-turns.js')
 const [CALLS, REGISTERED] = [0, 1]
 /** Its verdicts on a failed call. */
 const VERDICTS = ['skip', 'retry', 'stop']
+/** A call that has not settled this long after its stream was unsubscribed is given up: milliseconds. */
+const GRACE = 3000
+/** The outcome of such a call. */
+const GIVEN_UP = Symbol('given up')
 
 /**
  * One stream: takes chunks of calls from the native side and makes them. Which batches come, what
@@ -36,6 +40,9 @@ class Stream {
   #progress
   /** Ends the wait that is going on. */
   #wake = () => {}
+  /** Ends the wait for the running call. */
+  #giveUp
+  #grace
   #abort = () => this.#stop()
 
   /** @param onHold is told when the process must not end without this stream, and when it may */
@@ -79,7 +86,13 @@ class Stream {
   }
 
   #stop() {
-    if (!this.#isEnded) this.#native.unsubscribe()
+    if (this.#isEnded) return
+    this.#native.unsubscribe()
+    // The stream itself keeps the process alive, or doesn't.
+    this.#grace ??= setTimeout(() => {
+      this.#native.giveUp()
+      this.#giveUp?.(GIVEN_UP)
+    }, GRACE).unref()
   }
 
   /** Resolves when the stream has ended; at once, if that would wait for the caller itself. */
@@ -131,6 +144,8 @@ class Stream {
         await this.#makeCalls(text, rest)
       } else if (kind === REGISTERED) {
         const [head, position] = rest
+        // A registration that is aborted rejects, even if it could have been completed: the end follows.
+        if (this.#request.signal?.aborted) continue
         this.#isRegistered = true
         this.#progress?.moved(position, head)
         this.#progress?.tell()
@@ -152,6 +167,7 @@ class Stream {
         if (!this.#native.enter()) return
         const outcome = this.#call(records)
         const error = outcome instanceof Promise ? await outcome : outcome
+        if (error === GIVEN_UP) return
         if (error === undefined) {
           this.#native.processed(position)
           break
@@ -183,18 +199,19 @@ class Stream {
     return this.#over(call, result === false ? returnedFalse() : undefined)
   }
 
-  async #settled(call, result) {
-    try {
-      const value = await result
-      return this.#over(call, value === false ? returnedFalse() : undefined)
-    } catch (error) {
-      return this.#over(call, handlerFailed(error))
-    }
+  #settled(call, result) {
+    return new Promise((resolve) => {
+      this.#giveUp = resolve
+      Promise.resolve(result).then(
+        (value) => resolve(this.#over(call, value === false ? returnedFalse() : undefined)),
+        (error) => resolve(this.#over(call, handlerFailed(error)))
+      )
+    })
   }
 
   #over(call, outcome) {
     call.end()
-    this.call = undefined
+    if (this.call === call) this.call = undefined
     return outcome
   }
 
@@ -233,6 +250,7 @@ class Stream {
     const { signal, onError } = this.#request
     this.hold(false)
     this.#isEnded = true
+    clearTimeout(this.#grace)
     signal?.removeEventListener('abort', this.#abort)
     this.#progress?.end()
     let error

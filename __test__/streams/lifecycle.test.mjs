@@ -45,6 +45,31 @@ describe.each(stores)('subscriptions of the $name store', ({ create }) => {
     expect(again.calls).toEqual([[2]])
   })
 
+  test('give up a call that never settles', async () => {
+    const store = create()
+    await appendBatches(store, 1, 1)
+    const never = new Promise(() => {})
+    const { calls, handle } = recorder(([{ sequence_number: at }]) =>
+      at === 2n ? never : undefined
+    )
+    const controller = new AbortController()
+    const { signal } = controller
+    const registration = failure(store.streamAllDurable(model, handle, { signal }))
+    await until(() => calls.length === 2)
+    controller.abort(new Error('the reason'))
+    expect((await registration).message).toBe('the reason')
+
+    const live = await store.streamAll(() => never)
+    const again = recorder()
+    const durable = await store.streamAllDurable(model, again.handle)
+    expect(again.calls).toEqual([[2]])
+    await appendBatches(store, 1)
+    await until(() => again.calls.length === 2)
+    await live.unsubscribe()
+    expect(await live.closed).toEqual({ reason: 'unsubscribed' })
+    await durable.unsubscribe()
+  })
+
   test('leave the cursor where it was if the call that runs fails', async () => {
     const store = create()
     const held = gate()

@@ -17,6 +17,15 @@ impl Subscription {
         });
     }
 
+    /// Like [`unsubscribe`](Self::unsubscribe), and a handler call that is under way counts as never
+    /// begun: its batch stays ahead of the cursor.
+    pub(crate) fn give_up(self: &Arc<Self>) {
+        self.abandon(StreamEnd {
+            reason: StreamEndReason::Unsubscribed,
+            error: None,
+        });
+    }
+
     /// Ends the stream; the first reason counts.
     pub(super) fn stop(self: &Arc<Self>, end: StreamEnd) {
         self.end(end, false);

@@ -26,7 +26,6 @@ mod source;
 mod state;
 mod subscription;
 #[cfg(all(test, feature = "memory"))]
-#[allow(clippy::unwrap_used)] // In functions of the tests, which clippy takes for none.
 mod tests;
 mod watch;
 

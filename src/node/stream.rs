@@ -139,6 +139,12 @@ impl NativeStream {
         self.subscription.unsubscribe();
     }
 
+    /// Ends the stream although a handler call is running, as if that had never begun.
+    #[napi(catch_unwind)]
+    pub fn give_up(&self) {
+        self.subscription.give_up();
+    }
+
     /// Tells whether the end can be taken.
     #[napi(catch_unwind)]
     pub fn has_ended(&self) -> bool {
