@@ -11,7 +11,7 @@ use super::failure::{Result, guarded};
 use super::readers::Shared;
 use super::runs::{
     Merge, Run, RunImage, choose_merge, claim_merge, drop_blocks, find_doomed, forget_run,
-    insert_blocks, install_merged, install_new, load_state,
+    give_up_merge, insert_blocks, install_merged, install_new, load_state,
 };
 use super::snapshot::for_each_facets;
 use super::tail::SEGMENT_EVENTS;
@@ -114,6 +114,7 @@ impl Indexer {
             // The tail must not grow while a long merge runs.
             self.install_complete()?;
             if self.is_ending() {
+                self.without_flush(move |connection| give_up_merge(connection, id))?;
                 return Ok(false);
             }
         }

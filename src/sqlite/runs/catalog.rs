@@ -288,6 +288,17 @@ pub(crate) fn install_merged(
     Ok(true)
 }
 
+/// Gives up a merge, so that another one need not wait until its claim expires. Call it in a write
+/// transaction.
+pub(crate) fn give_up_merge(connection: &Connection, id: i64) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE facet_runs SET state = 'dead' WHERE run_id = ?1 AND state = 'building'",
+        )?
+        .execute([id])?;
+    Ok(())
+}
+
 /// Returns a run whose blocks are to be removed, with their number: a dead one, or one whose builder
 /// is gone, which is dead from now on. Call it in a write transaction.
 pub(crate) fn find_doomed(connection: &Connection) -> Result<Option<(i64, usize)>> {

@@ -1,3 +1,6 @@
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -46,6 +49,8 @@ pub(crate) fn choose_merge(runs: &[Arc<Run>], tier_zero: u64) -> Option<&[Arc<Ru
 pub(crate) struct Merge {
     first: u64,
     inputs: Vec<Input>,
+    /// The current key of each input that has one, with the input's number.
+    keys: BinaryHeap<Reverse<(u64, usize)>>,
     builder: RunBuilder,
 }
 
@@ -74,10 +79,16 @@ impl Merge {
                 input.load(connection, 0)?;
                 Ok(input)
             })
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
+        let keys = inputs
+            .iter()
+            .enumerate()
+            .filter_map(|(number, input)| Some(Reverse((input.key?, number))))
+            .collect();
         Ok(Self {
             first,
             inputs,
+            keys,
             builder: RunBuilder::default(),
         })
     }
@@ -89,15 +100,19 @@ impl Merge {
         blocks: usize,
     ) -> Result<Vec<Vec<u8>>> {
         while self.builder.ready() < blocks {
-            let Some(key) = self.inputs.iter().filter_map(|input| input.key).min() else {
+            // Inputs stand in the order of the log, so the postings of one key do too.
+            let Some(mut lowest) = self.keys.peek_mut() else {
                 break;
             };
-            // Inputs stand in the order of the log, so their postings do too.
-            for input in &mut self.inputs {
-                while input.key == Some(key) {
-                    input.drain_entry(self.first, key, &mut self.builder)?;
-                    input.advance(connection)?;
-                }
+            let Reverse((key, number)) = *lowest;
+            let input = &mut self.inputs[number];
+            while input.key == Some(key) {
+                input.drain_entry(self.first, key, &mut self.builder)?;
+                input.advance(connection)?;
+            }
+            match input.key {
+                Some(next) => *lowest = Reverse((next, number)),
+                None => drop(PeekMut::pop(lowest)),
             }
         }
         Ok(self.builder.take_blocks())
@@ -133,10 +148,8 @@ impl Input {
 
     fn advance(&mut self, connection: &Connection) -> Result<()> {
         self.entry += 1;
-        let next = self
-            .view()?
-            .rank(self.entry)
-            .filter(|_| self.entry < self.view().map_or(0, Block::len));
+        let block = self.view()?;
+        let next = block.rank(self.entry).filter(|_| self.entry < block.len());
         match next {
             Some(rank) => self.key = Some(rank.key()),
             None => self.load(connection, self.block + 1)?,

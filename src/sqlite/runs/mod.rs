@@ -12,8 +12,8 @@ mod segment;
 
 pub(super) use builder::RunImage;
 pub(super) use catalog::{
-    Catalog, Run, RunSet, claim_merge, drop_blocks, find_doomed, forget_run, insert_blocks,
-    install_merged, install_new, load_state,
+    Catalog, Run, RunSet, claim_merge, drop_blocks, find_doomed, forget_run, give_up_merge,
+    insert_blocks, install_merged, install_new, load_state,
 };
 pub(super) use merge::{Merge, choose_merge};
 pub(super) use segment::RunSegment;
