@@ -146,8 +146,7 @@ async function otherProcess(folder, count) {
     if (delays.length === count) done()
   })
   const child = fork(fileURLToPath(import.meta.url), ['append', path, String(count)])
-  await all
-  await once(child, 'exit')
+  await Promise.all([all, once(child, 'exit')])
   const p99 = percentile(delays, 0.99)
   report("another process's append until it is handled here", {
     ours: `p50 ${number(median(delays))} ms, p99 ${number(p99)} ms`,
