@@ -712,9 +712,11 @@ fn a_registration_that_is_dropped_frees_the_name() {
             let mut registering = Box::pin(store.stream_all_durable_with(&name, handle, waits));
             for _ in 0..polls {
                 let poll = std::future::poll_fn(|context| {
-                    std::task::Poll::Ready(registering.as_mut().poll(context).is_ready())
+                    std::task::Poll::Ready(registering.as_mut().poll(context))
                 });
-                if poll.await {
+                if let std::task::Poll::Ready(registered) = poll.await {
+                    // It was faster than the drop.
+                    registered.unwrap().unsubscribe().await;
                     break;
                 }
                 tokio::task::yield_now().await;

@@ -89,11 +89,6 @@ impl Chunk {
         (0..self.batches.len()).map(|index| DeliveredBatch { chunk: self, index })
     }
 
-    /// How many batches it has.
-    pub(crate) fn len(&self) -> usize {
-        self.batches.len()
-    }
-
     /// About how much text it has.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

@@ -7,9 +7,6 @@
 //!
 //! Locks are taken in the order hub, subscription; callbacks run when neither is held.
 
-// Until the addon's streams use all of it.
-#![allow(dead_code, unused_imports)]
-
 mod batch;
 mod chunk;
 mod clock;
@@ -32,7 +29,7 @@ mod watch;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(crate) use batch::CommittedBatch;
-pub(crate) use chunk::{Chunk, DeliveredBatch};
+pub(crate) use chunk::Chunk;
 pub(crate) use engine::Delivery;
 pub(crate) use opening::check_name;
 pub(crate) use page::{BatchPage, Borders, read_page};

@@ -69,10 +69,6 @@ impl Subscription {
         &self.query
     }
 
-    pub(crate) fn is_durable(&self) -> bool {
-        self.durable.is_some()
-    }
-
     /// Calls `done` once the registration is complete: a live stream has its place in the log, a
     /// durable one has caught up with the head as of its registration.
     pub(crate) fn registered_then(

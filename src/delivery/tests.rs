@@ -181,7 +181,7 @@ fn receive(inbox: &Mutex<Inbox>, pulled: Pulled) {
     match pulled {
         Pulled::Ended => inbox.ended = true,
         Pulled::Chunk(chunk) => {
-            assert!(chunk.len() > 0);
+            assert!(chunk.batches().next().is_some());
             for batch in chunk.batches() {
                 let numbers: Vec<u64> = batch.rows().map(|row| row.sequence_number).collect();
                 assert_eq!(numbers.len(), batch.len());

@@ -59,7 +59,6 @@ impl MemoryStore {
         }
     }
 
-    #[allow(dead_code)] // Until the addon's streams use it.
     pub(crate) fn delivery(&self) -> &Arc<Delivery> {
         &self.delivery
     }

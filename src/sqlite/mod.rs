@@ -162,7 +162,6 @@ impl SqliteStore {
         })
     }
 
-    #[allow(dead_code)] // Until the addon's streams use it.
     pub(crate) fn delivery(&self) -> &Arc<Delivery> {
         &self.delivery
     }
