@@ -26,6 +26,7 @@ class Operations {
   #weight = 0
   #lined = []
   #lastId = 0
+  #isFlushing = false
   /** How many reasons there are to keep the process alive. */
   #holding = 0
   #onWoken
@@ -91,10 +92,21 @@ class Operations {
     }
     try {
       begin(id)
+      this.#flushSoon()
     } catch (error) {
       this.#settle(id, new Failure('BackendFailure', error.message))
       if (this.#inFlight.size === 0) this.#rest()
     }
+  }
+
+  /** What one turn asks for is handed over together: one wake-up of a thread, and one group to commit. */
+  #flushSoon() {
+    if (this.#isFlushing) return
+    this.#isFlushing = true
+    queueMicrotask(() => {
+      this.#isFlushing = false
+      this.#native.flush?.()
+    })
   }
 
   #settle(id, answer) {

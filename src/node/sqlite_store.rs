@@ -213,6 +213,14 @@ impl NativeSqliteStore {
         }
     }
 
+    /// Hands over what was asked for since the last time. Nothing is begun before.
+    #[napi(catch_unwind)]
+    pub fn flush(&self) {
+        if let Some(store) = self.store.get() {
+            store.flush_deferred();
+        }
+    }
+
     /// Takes the answers that are ready.
     #[napi(catch_unwind)]
     pub fn take_answers(&self) -> Answers {

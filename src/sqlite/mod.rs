@@ -21,7 +21,7 @@ mod writer;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ use self::streams::{HeldLeases, SqliteStreams};
 use self::tail::Tail;
 use self::threads::Threads;
 use self::write_connection::WriteConnection;
-use self::writer::{AppendRequest, Condition, Maintenance, Writer};
+use self::writer::{AppendRequest, Condition, Maintenance, Writer, answer_all};
 use crate::contract::{
     AppendResult, DurableStream, DurableStreamInfo, DurableStreamOptions, EventQuery, EventStore,
     EventStoreError, EventStream, HandleStream, NewEvent, QueryResult, ReadOptions, ReadPage,
@@ -73,12 +73,21 @@ pub struct SqliteStore {
     streams: Arc<SqliteStreams>,
     versions: Arc<ContextVersions>,
     queue_share: Arc<Semaphore>,
+    /// What the addon has asked for in this turn.
+    deferred: Mutex<Deferred>,
+}
+
+/// Appends and reads that wait for [`SqliteStore::flush_deferred`].
+#[derive(Default)]
+struct Deferred {
+    appends: Vec<AppendRequest>,
+    reads: Vec<ReadJob>,
 }
 
 /// Dropping them ends the threads, once they have done what was asked of them.
 struct Handles {
     /// `None` when read-only.
-    appends: Option<Sender<AppendRequest>>,
+    appends: Option<Sender<Vec<AppendRequest>>>,
     reads: Readers,
     /// `None` when read-only.
     inline: Option<InlineReader>,
@@ -159,6 +168,7 @@ impl SqliteStore {
             streams,
             versions,
             queue_share: Arc::new(Semaphore::new(QUEUE_BYTES)),
+            deferred: Mutex::default(),
         })
     }
 
@@ -174,57 +184,99 @@ impl SqliteStore {
         reply: impl FnOnce(Result<AppendResult>) + Send + 'static,
     ) {
         let condition = condition.map(|(query, expected)| Condition { query, expected });
-        self.queue(batch, condition, None, reply);
+        let request = self.request(batch, condition, None, reply);
+        self.deferred().appends.push(request);
     }
 
-    fn queue(
+    fn deferred(&self) -> MutexGuard<'_, Deferred> {
+        self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands over what has been submitted since the last time, in its order: one wake-up and one
+    /// group for all.
+    pub(crate) fn flush_deferred(&self) {
+        let Deferred { appends, reads } = std::mem::take(&mut *self.deferred());
+        if !appends.is_empty() {
+            self.queue(appends);
+        }
+        if !reads.is_empty() {
+            self.queue_reads(reads);
+        }
+    }
+
+    fn request(
         &self,
         batch: PreparedBatch,
         condition: Option<Condition>,
         share: Option<OwnedSemaphorePermit>,
         reply: impl FnOnce(Result<AppendResult>) + Send + 'static,
-    ) {
+    ) -> AppendRequest {
         let path = self.path.clone();
-        let request = AppendRequest {
+        AppendRequest {
             batch,
             condition,
             reply: Box::new(move |verdict| reply(verdict.map_err(|error| error.at(&path)))),
             share,
-        };
-        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
-        match handles.as_ref().map(|handles| handles.appends.as_ref()) {
-            Some(Some(appends)) => {
-                if let Err(refused) = appends.send(request) {
-                    (refused.0.reply)(Err(EventStoreError::StoreClosed));
-                }
-            }
-            Some(None) => (request.reply)(Err(EventStoreError::InvalidOptions(
-                "options.readOnly: the store was opened for reading only".to_owned(),
-            ))),
-            None => (request.reply)(Err(EventStoreError::StoreClosed)),
         }
     }
 
-    /// Queues a read, which one of the reader threads runs on a snapshot. The reply is called by that
-    /// thread, or at once if there is none to ask.
+    fn queue(&self, requests: Vec<AppendRequest>) {
+        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
+        match handles.as_ref().map(|handles| handles.appends.as_ref()) {
+            Some(Some(appends)) => {
+                if let Err(refused) = appends.send(requests) {
+                    answer_all(refused.0, &EventStoreError::StoreClosed);
+                }
+            }
+            Some(None) => answer_all(
+                requests,
+                &EventStoreError::InvalidOptions(
+                    "options.readOnly: the store was opened for reading only".to_owned(),
+                ),
+            ),
+            None => answer_all(requests, &EventStoreError::StoreClosed),
+        }
+    }
+
+    /// Submits a read, which one of the reader threads runs on a snapshot once it is flushed. The reply
+    /// is called by that thread, or at once if there is none to ask.
     pub(crate) fn submit_read<T>(
         &self,
         read: impl FnOnce(&mut LogSnapshot) -> Result<T> + Send + 'static,
         reply: impl FnOnce(Result<T>) + Send + 'static,
     ) {
+        if let Some(job) = self.read_job(read, reply) {
+            self.deferred().reads.push(job);
+        }
+    }
+
+    fn read_job<T>(
+        &self,
+        read: impl FnOnce(&mut LogSnapshot) -> Result<T> + Send + 'static,
+        reply: impl FnOnce(Result<T>) + Send + 'static,
+    ) -> Option<ReadJob> {
         let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
         let Some(handles) = handles.as_ref() else {
-            return reply(Err(EventStoreError::StoreClosed));
+            reply(Err(EventStoreError::StoreClosed));
+            return None;
         };
         let shared = handles.shared.clone();
-        let job: ReadJob = Box::new(move |snapshot| {
+        Some(Box::new(move |snapshot| {
             let database = &shared.database;
             let answer = snapshot.and_then(|snapshot| guarded(|| read(snapshot)));
             let answer = database.refuse_changes().and(answer);
             reply(answer.map_err(|error| error.at(&database.path)));
-        });
-        if let Err(refused) = handles.reads.submit(job) {
-            refused(Err(EventStoreError::StoreClosed));
+        }))
+    }
+
+    fn queue_reads(&self, jobs: Vec<ReadJob>) {
+        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
+        let refused = match handles.as_ref() {
+            Some(handles) => handles.reads.submit(jobs),
+            None => jobs,
+        };
+        for job in refused {
+            job(Err(EventStoreError::StoreClosed));
         }
     }
 
@@ -244,7 +296,9 @@ impl SqliteStore {
         &self.versions
     }
 
+    /// What was asked for before is handed over first.
     fn take_handles(&self) -> Option<Handles> {
+        self.flush_deferred();
         self.handles
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -290,9 +344,10 @@ impl SqliteStore {
             .await
             .ok();
         let (reply, answer) = oneshot::channel();
-        self.queue(batch, condition, share, move |verdict| {
+        let request = self.request(batch, condition, share, move |verdict| {
             drop(reply.send(verdict));
         });
+        self.queue(vec![request]);
         answer.await.unwrap_or(Err(EventStoreError::StoreClosed))
     }
 
@@ -301,7 +356,8 @@ impl SqliteStore {
         read: impl FnOnce(&mut LogSnapshot) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.submit_read(read, move |result| drop(reply.send(result)));
+        let job = self.read_job(read, move |result| drop(reply.send(result)));
+        self.queue_reads(job.into_iter().collect());
         answer.await.unwrap_or(Err(EventStoreError::StoreClosed))
     }
 }
@@ -312,7 +368,7 @@ fn start_writing(
     versions: &Arc<ContextVersions>,
     streams: (Arc<Delivery>, Arc<HeldLeases>),
     threads: &mut Vec<JoinHandle<()>>,
-) -> Result<(Sender<AppendRequest>, Sender<Maintenance>)> {
+) -> Result<(Sender<Vec<AppendRequest>>, Sender<Maintenance>)> {
     let (appends, queue) = crossbeam_channel::unbounded();
     let (maintain, maintenance) = crossbeam_channel::unbounded();
     let (wake, woken) = crossbeam_channel::bounded(1);
@@ -464,6 +520,7 @@ mod tests {
         for _ in 0..8 {
             let (reply, answer) = mpsc::channel();
             store.submit_read(panicking, move |read| reply.send(read).unwrap());
+            store.flush_deferred();
             let failed = answer.recv().unwrap().unwrap_err();
             assert_eq!(failed.code(), "BackendFailure");
             assert!(failed.to_string().contains("on purpose"), "{failed}");

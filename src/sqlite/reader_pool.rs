@@ -56,25 +56,31 @@ impl<J> Default for ReaderPool<J> {
 }
 
 impl<J> ReaderPool<J> {
-    /// Gives a job to an idle thread, or queues it. The job comes back if the pool has ended.
-    pub(super) fn submit(&self, job: J) -> Result<(), J> {
+    /// Gives jobs to idle threads, and queues the others. They come back if the pool has ended.
+    pub(super) fn submit(&self, jobs: Vec<J>) -> Vec<J> {
+        let mut woken = Vec::new();
         let mut state = lock(&self.state);
         if state.ended {
-            return Err(job);
+            return jobs;
         }
-        match state.idle.pop() {
-            None => {
-                let now = state.now;
-                state.jobs.push_back((now, job));
-                state.now = Moment(now.0 + 1);
-            }
-            Some(idle) => {
-                drop(state);
-                *lock(&idle.job) = Some(job);
-                idle.wake();
+        for job in jobs {
+            match state.idle.pop() {
+                None => {
+                    let now = state.now;
+                    state.jobs.push_back((now, job));
+                    state.now = Moment(now.0 + 1);
+                }
+                Some(idle) => {
+                    *lock(&idle.job) = Some(job);
+                    woken.push(idle);
+                }
             }
         }
-        Ok(())
+        drop(state);
+        for idle in woken {
+            idle.wake();
+        }
+        Vec::new()
     }
 
     /// Returns the next queued job if it was submitted before `moment`.

@@ -36,9 +36,9 @@ impl Readers {
         self.pool.clone()
     }
 
-    /// Queues a job; it comes back if the readers are ending.
-    pub(super) fn submit(&self, job: ReadJob) -> std::result::Result<(), ReadJob> {
-        self.pool.submit(job)
+    /// Queues jobs; they come back if the readers are ending.
+    pub(super) fn submit(&self, jobs: Vec<ReadJob>) -> Vec<ReadJob> {
+        self.pool.submit(jobs)
     }
 }
 

@@ -59,7 +59,9 @@ pub(super) struct Writer {
     versions: Arc<ContextVersions>,
     delivery: Arc<Delivery>,
     leases: Arc<HeldLeases>,
-    appends: Receiver<AppendRequest>,
+    appends: Receiver<Vec<AppendRequest>>,
+    /// Taken from the queue, and not committed yet.
+    waiting: VecDeque<AppendRequest>,
     maintenance: Receiver<Maintenance>,
     /// Wakes the indexer; dropping it ends the indexer.
     wake_indexer: Option<Sender<()>>,
@@ -71,7 +73,7 @@ impl Writer {
         connection: Arc<WriteConnection>,
         versions: Arc<ContextVersions>,
         streams: (Arc<Delivery>, Arc<HeldLeases>),
-        appends: Receiver<AppendRequest>,
+        appends: Receiver<Vec<AppendRequest>>,
         maintenance: Receiver<Maintenance>,
         wake_indexer: Sender<()>,
     ) -> Self {
@@ -83,6 +85,7 @@ impl Writer {
             delivery,
             leases,
             appends,
+            waiting: VecDeque::new(),
             maintenance,
             wake_indexer: Some(wake_indexer),
         }
@@ -103,8 +106,15 @@ impl Writer {
                     continue;
                 }
             }
+            if !self.waiting.is_empty() {
+                self.commit_waiting();
+                continue;
+            }
             match next_task(&appends, &maintenance) {
-                Task::Append(request) => self.commit_waiting(request),
+                Task::Append(requests) => {
+                    self.waiting.extend(requests);
+                    self.commit_waiting();
+                }
                 Task::Maintain(work) => self.maintain(work),
                 Task::End => break,
             }
@@ -132,18 +142,19 @@ impl Writer {
         });
     }
 
-    /// Commits a request with all that is waiting behind it.
-    fn commit_waiting(&mut self, first: AppendRequest) {
-        let mut bytes = first.batch.weight();
-        let mut group = VecDeque::from([first]);
+    /// Commits what is waiting, or as much of it as one group takes.
+    fn commit_waiting(&mut self) {
+        let mut bytes = 0;
+        let mut group = VecDeque::new();
         while group.len() < GROUP_REQUESTS && bytes < GROUP_BYTES {
-            match self.appends.try_recv() {
-                Ok(request) => {
-                    bytes += request.batch.weight();
-                    group.push_back(request);
-                }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            if self.waiting.is_empty() {
+                self.waiting.extend(self.appends.try_iter().flatten());
             }
+            let Some(request) = self.waiting.pop_front() else {
+                break;
+            };
+            bytes += request.batch.weight();
+            group.push_back(request);
         }
         for request in &mut group {
             request.share = None;
@@ -347,17 +358,17 @@ fn settle(connection: &Connection, error: EventStoreError) -> EventStoreError {
 }
 
 enum Task {
-    Append(AppendRequest),
+    Append(Vec<AppendRequest>),
     Maintain(Maintenance),
     End,
 }
 
 /// Waits for something to do: awake at first, because a caller that appends in a loop is back soon.
-fn next_task(appends: &Receiver<AppendRequest>, maintenance: &Receiver<Maintenance>) -> Task {
+fn next_task(appends: &Receiver<Vec<AppendRequest>>, maintenance: &Receiver<Maintenance>) -> Task {
     let since = Instant::now();
     while since.elapsed() < ALERT {
         match appends.try_recv() {
-            Ok(request) => return Task::Append(request),
+            Ok(requests) => return Task::Append(requests),
             Err(TryRecvError::Disconnected) => return Task::End,
             Err(TryRecvError::Empty) => {}
         }
@@ -368,7 +379,7 @@ fn next_task(appends: &Receiver<AppendRequest>, maintenance: &Receiver<Maintenan
     }
     loop {
         select! {
-            recv(appends) -> request => return request.map_or(Task::End, Task::Append),
+            recv(appends) -> requests => return requests.map_or(Task::End, Task::Append),
             recv(maintenance) -> work => if let Ok(work) = work {
                 return Task::Maintain(work);
             },
@@ -391,7 +402,7 @@ enum CommitError {
     Commit(EventStoreError),
 }
 
-fn answer_all(group: VecDeque<AppendRequest>, error: &EventStoreError) {
+pub(super) fn answer_all(group: impl IntoIterator<Item = AppendRequest>, error: &EventStoreError) {
     for request in group {
         (request.reply)(Err(error.clone()));
     }

@@ -95,7 +95,7 @@ impl StreamReads {
     }
 
     fn submit(&self, job: ReadJob) {
-        if let Err(refused) = self.readers.submit(job) {
+        for refused in self.readers.submit(vec![job]) {
             self.lock().ended = true;
             refused(Err(EventStoreError::StoreClosed));
         }
