@@ -15,7 +15,8 @@ use super::runs::{
 };
 use super::snapshot::for_each_facets;
 use super::tail::SEGMENT_EVENTS;
-use super::writer::{Maintenance, execute};
+use super::write_connection::{in_transaction, without_flush};
+use super::writer::Maintenance;
 use crate::contract::EventStoreError;
 
 /// Blocks stored at once while runs are merged: 1 MiB.
@@ -181,28 +182,8 @@ impl Indexer {
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let usual = self.shared.database.synchronous();
-        self.on_writer(move |connection| {
-            connection.pragma_update(None, "synchronous", "NORMAL")?;
-            let result = in_transaction(connection, || work(connection));
-            connection.pragma_update(None, "synchronous", usual)?;
-            result
-        })
+        self.on_writer(move |connection| without_flush(connection, usual, work))
     }
-}
-
-pub(super) fn in_transaction<T>(
-    connection: &Connection,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    execute(connection, "BEGIN IMMEDIATE")?;
-    let result = work().and_then(|value| {
-        execute(connection, "COMMIT")?;
-        Ok(value)
-    });
-    if result.is_err() && !connection.is_autocommit() {
-        let _ = execute(connection, "ROLLBACK");
-    }
-    result
 }
 
 fn build_from_log(connection: &Connection, first: u64, last: u64) -> Result<RunImage> {
@@ -222,15 +203,8 @@ pub(super) fn index_backlog(connection: &Connection) -> Result<()> {
         }
         let last = head.min(indexed_through + BULK_EVENTS);
         let image = build_from_log(connection, indexed_through + 1, last)?;
-        execute(connection, "BEGIN IMMEDIATE")?;
         // Another process may do the same at the same time; then its run counts.
-        match install_new(connection, &image) {
-            Ok(_) => execute(connection, "COMMIT")?,
-            Err(error) => {
-                let _ = execute(connection, "ROLLBACK");
-                return Err(error);
-            }
-        }
+        in_transaction(connection, || install_new(connection, &image))?;
     }
 }
 

@@ -528,6 +528,7 @@ mod tests {
         let (reply, answer) = mpsc::channel();
         let read = |snapshot: &mut LogSnapshot| Ok(snapshot.head);
         store.submit_read(read, move |head| reply.send(head).unwrap());
+        store.flush_deferred();
         assert_eq!(answer.recv().unwrap(), Ok(0));
     }
 }

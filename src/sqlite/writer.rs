@@ -17,7 +17,7 @@ use super::readers::{Shared, catch_up};
 use super::snapshot::LogSnapshot;
 use super::streams::{HeldLeases, release_rest};
 use super::tail::TailSegment;
-use super::write_connection::WriteConnection;
+use super::write_connection::{WriteConnection, execute};
 use crate::contract::{AppendResult, EventStoreError};
 use crate::delivery::{CommittedBatch, Delivery};
 use crate::payload::{CompiledQuery, PreparedBatch};
@@ -406,11 +406,6 @@ pub(super) fn answer_all(group: impl IntoIterator<Item = AppendRequest>, error: 
     for request in group {
         (request.reply)(Err(error.clone()));
     }
-}
-
-pub(super) fn execute(connection: &Connection, sql: &str) -> Result<()> {
-    connection.prepare_cached(sql)?.execute([])?;
-    Ok(())
 }
 
 fn insert(

@@ -17,12 +17,12 @@ use rusqlite::Connection;
 use self::leases::TakenRow;
 use self::reading::StreamReads;
 use self::watcher::{Watched, Watcher};
-use super::database::{Database, refuse_moved};
+use super::database::Database;
 use super::failure::Result;
-use super::indexer::in_transaction;
 use super::reader_pool::ReaderPool;
 use super::readers::{ReadJob, Shared};
 use super::snapshot::LogSnapshot;
+use super::write_connection::without_flush;
 use super::writer::Maintenance;
 use crate::contract::{DurableStreamInfo, EventStoreError};
 use crate::delivery::{BatchPage, BatchRequest, Delivery, LeaseRequest, LogSource, Reply, Taken};
@@ -196,18 +196,6 @@ pub(super) fn release_rest(leases: &HeldLeases, connection: &Connection) -> Resu
         return Ok(());
     }
     leases::release_all(connection, leases.owner)
-}
-
-fn without_flush<T>(
-    connection: &Connection,
-    usual: &str,
-    work: impl FnOnce(&Connection) -> Result<T>,
-) -> Result<T> {
-    refuse_moved(connection)?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    let result = in_transaction(connection, || work(connection));
-    connection.pragma_update(None, "synchronous", usual)?;
-    result
 }
 
 /// Answers in any case.
