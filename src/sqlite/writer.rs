@@ -29,8 +29,9 @@ const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// Appends wait while this many segments of the tail have not become runs: about 130,000 events.
 const MOST_BACKLOG: usize = 16;
 
-/// How long the writer looks for more before it sleeps; waking it takes the caller some 25 µs.
-const ALERT: Duration = Duration::from_micros(100);
+/// How long the writer looks for more before it sleeps; waking it takes the caller some 25 µs. A caller
+/// that reads a context and decides is back within this time.
+const ALERT: Duration = Duration::from_micros(200);
 
 /// Takes the verdict on a request.
 pub(super) type Reply = Box<dyn FnOnce(Result<AppendResult>) + Send>;
