@@ -3,7 +3,7 @@
 // What reaches the native side is JSON text and numbers. Here is refused only what that text could
 // not show: values that `JSON.stringify` drops or can't write. The rest is checked natively.
 
-const { FactstrError } = require('./error.js')
+const { FactstrError, messageOf } = require('./error.js')
 
 /** Deeper than any limit of the native side; also what ends the walk through a cycle. */
 const DEEPEST = 200
@@ -35,15 +35,6 @@ function refuseUnknownMember(event, index) {
       const path = member(`events[${index}]`, key, event)
       throw new FactstrError('InvalidEvent', `${path}: unknown member, it would be lost (${known})`)
     }
-  }
-}
-
-/** The words of whatever was thrown. */
-function messageOf(error) {
-  try {
-    return String(error?.message ?? error)
-  } catch {
-    return 'it threw a value without a message'
   }
 }
 

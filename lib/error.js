@@ -38,4 +38,13 @@ function settle(answer) {
   return answer
 }
 
-module.exports = { Aborted, Failure, FactstrError, settle }
+/** The words of whatever was thrown. Never throws. */
+function messageOf(error) {
+  try {
+    return String(error?.message ?? error)
+  } catch {
+    return 'it threw a value without a message'
+  }
+}
+
+module.exports = { Aborted, Failure, FactstrError, messageOf, settle }

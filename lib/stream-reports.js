@@ -1,5 +1,7 @@
 'use strict'
 
+const { FactstrError, messageOf } = require('./error.js')
+
 /** The least time between two reports of progress, in milliseconds. */
 const INTERVAL = 100
 
@@ -18,14 +20,30 @@ async function callSafely(call) {
   }
 }
 
+/** Never throws, and leaves an error of the application as it is: it may be anything. */
 function warn(error) {
-  if (!(error instanceof Error)) {
-    process.emitWarning(`a stream's onError or onProgress threw ${typeof error}`)
-    return
-  }
+  const isOurs = isFactstrError(error)
+  const warning = isOurs ? error : new Error(messageOf(error))
   // What Node.js prints below the message: where it comes from.
-  if (error.cause instanceof Error) error.detail ??= error.cause.stack
-  process.emitWarning(error)
+  const detail = stackOf(isOurs ? error.cause : error)
+  if (detail !== undefined) warning.detail ??= detail
+  process.emitWarning(warning)
+}
+
+function isFactstrError(error) {
+  try {
+    return error instanceof FactstrError && !Object.isFrozen(error)
+  } catch {
+    return false
+  }
+}
+
+function stackOf(error) {
+  try {
+    return typeof error?.stack === 'string' ? error.stack : undefined
+  } catch {
+    return undefined
+  }
 }
 
 /** Tells how far a stream has come: at once, and then not more often than the interval. */

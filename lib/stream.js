@@ -1,6 +1,6 @@
 'use strict'
 
-const { Aborted, Failure, FactstrError } = require('./error.js')
+const { Aborted, Failure, FactstrError, messageOf } = require('./error.js')
 const { HandlerCall, callingHandler } = require('./handler-call.js')
 const { WIDTH, recordAt } = require('./records.js')
 const { Progress, reportFailure } = require('./stream-reports.js')
@@ -111,9 +111,9 @@ class Stream {
     try {
       end = await this.#run()
     } catch (error) {
-      this.#native.unsubscribe()
+      this.#native.giveUp()
       await this.#waitFor(() => this.#native.hasEnded())
-      end = { reason: 'backend-failed', code: 'BackendFailure', message: `${error?.message}` }
+      end = { reason: 'backend-failed', code: 'BackendFailure', message: messageOf(error) }
     }
     this.#end(end)
   }
@@ -307,14 +307,10 @@ function returnedFalse() {
   return handlerFailed(new Error('the handler returned false'))
 }
 
+/** Never throws, whatever the handler did: who calls it has nobody to tell. */
 function handlerFailed(cause) {
-  let text
-  try {
-    text = cause instanceof Error ? cause.message : String(cause)
-  } catch {
-    text = 'it threw something that has no text'
-  }
-  return new FactstrError('StreamHandlerFailed', `a stream's handler failed: ${text}`, { cause })
+  const message = `a stream's handler failed: ${messageOf(cause)}`
+  return new FactstrError('StreamHandlerFailed', message, { cause })
 }
 
 module.exports = { Stream }

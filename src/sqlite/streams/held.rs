@@ -27,6 +27,14 @@ struct State {
     moved: Vec<Arc<HeldLease>>,
 }
 
+impl State {
+    /// The lease of this name, unless it is another one by now.
+    fn current(&self, name: &str, fencing: i64) -> Option<Arc<HeldLease>> {
+        let lease = self.held.get(name)?;
+        (lease.fencing == fencing).then(|| lease.clone())
+    }
+}
+
 /// A lease of this store.
 pub(super) struct HeldLease {
     name: Arc<str>,
@@ -189,7 +197,7 @@ impl Lease for HeldLease {
         }
         if let Some(streams) = self.streams.upgrade() {
             let mut state = streams.leases.lock();
-            if let Some(lease) = state.held.get(&self.name).cloned() {
+            if let Some(lease) = state.current(&self.name, self.fencing) {
                 state.moved.push(lease);
             }
         }
@@ -204,8 +212,13 @@ impl Lease for HeldLease {
         let leases = streams.leases.clone();
         let owner = leases.owner;
         let forget = move |result| {
-            // Even if it could not be given back: this store does not run the stream any more.
-            leases.lock().held.remove(&name);
+            // Even if it could not be given back: this store does not run the stream any more. But a
+            // lease that was lost may have been taken anew before its last call has settled.
+            let mut state = leases.lock();
+            if state.current(&name, fencing).is_some() {
+                state.held.remove(&name);
+            }
+            drop(state);
             reply(result);
         };
         let name = self.name.clone();
