@@ -97,9 +97,9 @@ function newestIn(path) {
 }
 
 /** Runs a command's main function; a missing requirement ends it with advice, not with a stack. */
-export function main(command) {
+export async function main(command) {
   try {
-    command()
+    await command()
   } catch (error) {
     if (!(error instanceof MissingRequirement)) throw error
     console.error(`\n${error.message}`)

@@ -56,8 +56,8 @@ const commands = {
     closeSync(out)
     const server = { child, politely, end: undefined }
     server.ended = new Promise((resolve) => {
-      const over = (end) => {
-        server.end = String(end)
+      const over = (how) => {
+        server.end = String(how)
         resolve()
       }
       child.on('error', (error) => over(error.message))
