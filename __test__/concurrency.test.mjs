@@ -1,8 +1,8 @@
 import { describe, expect, test } from 'vitest'
 
-import { FactstrSqliteStore } from '../index.js'
+import { openAt, storeAt } from './processes/place.mjs'
 import { ended, message, start } from './processes/processes.mjs'
-import { closing, collect, event, having, numbersOf, stores, temporaryFolder } from './stores.mjs'
+import { closing, collect, event, having, lasting, numbersOf, stores } from './stores.mjs'
 
 /** Reads the context, decides, appends; after a conflict it reads on from where it was. */
 async function increment(store, counter) {
@@ -99,10 +99,10 @@ describe.each(stores)('many callers on the $name store', ({ create }) => {
   })
 })
 
-describe('one SQLite file', () => {
+describe.each(lasting)('one place of the $name store', ({ place }) => {
   test('several handles agree', async () => {
-    const path = `${temporaryFolder()}/store.db`
-    const handles = upTo(4).map(() => closing(new FactstrSqliteStore(path)))
+    const shared = place()
+    const handles = upTo(4).map(() => closing(storeAt(shared)))
     const values = await Promise.all(
       upTo(40).map((n) => increment(handles[n % handles.length], 'shared'))
     )
@@ -115,9 +115,9 @@ describe('one SQLite file', () => {
   })
 
   test('several processes race, and every context has one winner', async () => {
-    const path = `${temporaryFolder()}/store.db`
+    const shared = place()
     const rounds = 100
-    const processes = ['a', 'b', 'c'].map((name) => start('race.mjs', path, name, rounds))
+    const processes = ['a', 'b', 'c'].map((name) => start('race.mjs', shared, name, rounds))
     await Promise.all(processes.map(message))
     for (const each of processes) each.send('go')
     const scores = await Promise.all(processes.map(message))
@@ -125,7 +125,7 @@ describe('one SQLite file', () => {
 
     expect(scores.reduce((sum, { won }) => sum + won, 0)).toBe(rounds)
     expect(scores.reduce((sum, { conflicts }) => sum + conflicts, 0)).toBe(2 * rounds)
-    const store = closing(await FactstrSqliteStore.open(path))
+    const store = closing(await openAt(shared))
     const winners = await collect(store.read({ filters: [{ event_types: ['won'] }] }))
     const contested = winners.map(({ payload }) => payload.round).toSorted((a, b) => a - b)
     expect(contested).toEqual(upTo(rounds).map((n) => n - 1))

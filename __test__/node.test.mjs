@@ -3,20 +3,19 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createRequire } from 'node:module'
-import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 
 import { describe, expect, test } from 'vitest'
 
 import * as esm from '../index.js'
-import { collect, event, stores, temporaryFolder } from './stores.mjs'
+import { collect, event, lasting, stores } from './stores.mjs'
 
+const names = ['FactstrMemoryStore', 'FactstrSqliteStore', 'FactstrPostgresStore', 'FactstrError']
 const program = fileURLToPath(new URL('processes/run.mjs', import.meta.url))
 
-async function runs(name) {
-  const path = join(temporaryFolder(), 'store.db')
-  const child = spawn(process.execPath, ['--expose-gc', program, name, path])
+async function runs(name, place) {
+  const child = spawn(process.execPath, ['--expose-gc', program, name, place])
   const [output, errors, [code, signal]] = await Promise.all([
     text(child.stdout),
     text(child.stderr),
@@ -27,28 +26,30 @@ async function runs(name) {
 
 test('import and require give the same classes', () => {
   const cjs = createRequire(import.meta.url)('../index.js')
-  for (const name of ['FactstrMemoryStore', 'FactstrSqliteStore', 'FactstrError']) {
+  for (const name of names) {
     expect(esm[name]).toBe(cjs[name])
   }
 })
 
-test('a process ends by itself, after what is in flight', async () => {
-  expect(await runs('unclosed')).toEqual({ output: ['last 2'], errors: '', code: 0 })
-})
+describe.each(lasting)('a process with a $name store', ({ place }) => {
+  test('ends by itself, after what is in flight', async () => {
+    expect(await runs('unclosed', place())).toEqual({ output: ['last 2'], errors: '', code: 0 })
+  })
 
-test('process.exit may come at any time', async () => {
-  expect(await runs('exit')).toMatchObject({ errors: '', code: 7 })
-})
+  test('process.exit may come at any time', async () => {
+    expect(await runs('exit', place())).toMatchObject({ errors: '', code: 7 })
+  })
 
-test('stores may be forgotten at any time', async () => {
-  expect(await runs('garbage')).toEqual({ output: ['collected'], errors: '', code: 0 })
-})
+  test('stores may be forgotten at any time', async () => {
+    expect(await runs('garbage', place())).toEqual({ output: ['collected'], errors: '', code: 0 })
+  })
 
-test('worker threads end by themselves and may be terminated', async () => {
-  expect(await runs('workers')).toEqual({
-    output: ['last 2', 'polite 0', 'whole'],
-    errors: '',
-    code: 0
+  test('worker threads end by themselves and may be terminated', async () => {
+    expect(await runs('workers', place())).toEqual({
+      output: ['last 2', 'polite 0', 'whole'],
+      errors: '',
+      code: 0
+    })
   })
 })
 

@@ -68,7 +68,7 @@ async function main() {
 }
 main()
 `
-const names = '{ FactstrError, FactstrMemoryStore, FactstrSqliteStore }'
+const names = '{ FactstrError, FactstrMemoryStore, FactstrPostgresStore, FactstrSqliteStore }'
 
 describe('the packed package in an empty project', () => {
   test('has no source and no binary of its own', () => {

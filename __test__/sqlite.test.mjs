@@ -1,6 +1,6 @@
 // What only a store in a file has: paths, options, other files, other handles.
 
-import { existsSync, mkdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { expect, test } from 'vitest'
@@ -157,18 +157,6 @@ test('both durabilities store the same', async () => {
   }
 })
 
-test('another handle that closes takes nothing away', async () => {
-  const path = join(temporaryFolder(), 'store.db')
-  const first = closing(await FactstrSqliteStore.open(path))
-  const second = await FactstrSqliteStore.open(path)
-  await first.append(one)
-  await second.append(one)
-  await second.close()
-  await first.append(one)
-  expect(numbersOf(await collect(first.read()))).toEqual([1, 2, 3])
-  expect(statSync(path).size).toBeGreaterThan(0)
-})
-
 test('a damaged payload fails the read that meets it, and nothing else', async () => {
   for (const damage of ['{"mark":"abc"', '1,9,"x","abc"']) {
     const path = join(temporaryFolder(), 'store.db')
@@ -229,15 +217,4 @@ test('options that throw and paths that are no text are refused', async () => {
     const error = await rejection(FactstrSqliteStore.open(path, options))
     expect(error).toMatchObject({ name: 'FactstrError', code: 'InvalidOptions' })
   }
-})
-
-test('large appends wait for one another, in order', async () => {
-  const store = closing(new FactstrSqliteStore(join(temporaryFolder(), 'store.db')))
-  const large = 'x'.repeat(12 * 1024 * 1024)
-  const appends = []
-  for (let n = 0; n < 24; n++) appends.push(store.append([event('n', n % 3 === 0 ? large : n)]))
-  const results = await Promise.all(appends)
-  expect(results.map(({ last_sequence_number: last }) => Number(last))).toEqual(
-    Array.from({ length: 24 }, (_, n) => n + 1)
-  )
 })

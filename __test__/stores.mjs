@@ -6,7 +6,8 @@ import { join } from 'node:path'
 
 import { onTestFinished } from 'vitest'
 
-import { FactstrMemoryStore, FactstrSqliteStore } from '../index.js'
+import { newSchema, serverUrl } from './postgres.mjs'
+import { storeAt } from './processes/place.mjs'
 
 /** A folder that goes when the test is over, after the stores in it. */
 export function temporaryFolder() {
@@ -21,14 +22,20 @@ export function closing(store) {
   return store
 }
 
-/** Each makes an empty store for one test. */
+const kind = (name, placeOf) => {
+  const place = () => JSON.stringify({ kind: name, ...placeOf() })
+  return { name, place, create: () => closing(storeAt(place())) }
+}
+
+/** Each makes an empty store for one test, or a place for one: see processes/place.mjs. */
 export const stores = [
-  { name: 'memory', create: () => closing(new FactstrMemoryStore()) },
-  {
-    name: 'sqlite',
-    create: () => closing(new FactstrSqliteStore(join(temporaryFolder(), 'store.db')))
-  }
+  kind('memory', () => ({})),
+  kind('sqlite', () => ({ path: join(temporaryFolder(), 'store.db') })),
+  kind('postgres', () => ({ url: serverUrl(), schema: newSchema() }))
 ]
+
+/** Those whose data outlive the store, and which several stores and processes share. */
+export const lasting = stores.filter(({ name }) => name !== 'memory')
 
 export const event = (event_type, payload) => ({ event_type, payload })
 

@@ -2,8 +2,8 @@
 
 import { describe, expect, test } from 'vitest'
 
-import { FactstrMemoryStore, FactstrSqliteStore } from '../../index.js'
-import { collect, temporaryFolder } from '../stores.mjs'
+import { openAt } from '../processes/place.mjs'
+import { collect, stores } from '../stores.mjs'
 import { matches } from './matching.mjs'
 import { generator } from './random.mjs'
 
@@ -171,30 +171,22 @@ async function drive({ seed, steps, ids, open, batch }) {
   }
 }
 
-const kinds = [
-  {
-    name: 'memory',
-    // A memory store that is closed is gone, so it is kept.
-    opener: () => async (open) => open ?? new FactstrMemoryStore()
-  },
-  {
-    name: 'sqlite',
-    opener: () => {
-      const path = `${temporaryFolder()}/store.db`
-      return async (open) => {
-        await open?.close()
-        return FactstrSqliteStore.open(path)
-      }
-    }
+/** Opens the store of a place again and again; a memory store that is closed is gone, so it is kept. */
+function opener({ name, place }) {
+  const shared = place()
+  return async (open) => {
+    if (open && name === 'memory') return open
+    await open?.close()
+    return openAt(shared)
   }
-]
+}
 
-describe.each(kinds)('the $name store does what the model does', ({ opener }) => {
+describe.each(stores)('the $name store does what the model does', (kind) => {
   test.each([1, 2, 3, 4, 5, 6, 7, 8])('with seed %i', async (seed) => {
-    await drive({ seed, steps: 300, ids: 10, batch: 12, open: opener() })
+    await drive({ seed, steps: 300, ids: 10, batch: 12, open: opener(kind) })
   })
 
   test('with enough events for runs and merges of the index', async () => {
-    await drive({ seed: 99, steps: 160, ids: 3000, batch: 4000, open: opener() })
+    await drive({ seed: 99, steps: 160, ids: 3000, batch: 4000, open: opener(kind) })
   })
 })

@@ -3,13 +3,13 @@
 import { Worker, isMainThread, parentPort, workerData } from 'node:worker_threads'
 import { fileURLToPath } from 'node:url'
 
-import { FactstrMemoryStore, FactstrSqliteStore } from '../../index.js'
+import { storeAt } from './place.mjs'
 
-const [name, kind, path] = isMainThread ? process.argv.slice(2) : workerData
+const [name, place] = isMainThread ? process.argv.slice(2) : workerData
 const event = { event_type: 'a', payload: { x: 1 } }
 const model = { name: 'model' }
 
-const open = () => (kind === 'memory' ? new FactstrMemoryStore() : new FactstrSqliteStore(path))
+const open = () => storeAt(place)
 
 /** Something that does not keep the process alive. */
 function later(call) {
@@ -20,7 +20,7 @@ const never = () => new Promise(() => {})
 
 function worker(program) {
   const script = fileURLToPath(import.meta.url)
-  return new Worker(script, { workerData: [program, kind, path] })
+  return new Worker(script, { workerData: [program, place] })
 }
 
 const programs = {

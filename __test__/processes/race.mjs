@@ -1,11 +1,11 @@
-// Takes part in a race for one context: path, name, rounds. Starts when it is told to.
+// Takes part in a race for one context: place, name, rounds. Starts when it is told to.
 
 import { once } from 'node:events'
 
-import { FactstrSqliteStore } from '../../index.js'
+import { openAt } from './place.mjs'
 
-const [path, name, rounds] = process.argv.slice(2)
-const store = await FactstrSqliteStore.open(path)
+const [place, name, rounds] = process.argv.slice(2)
+const store = await openAt(place)
 process.send('ready')
 await once(process, 'message')
 

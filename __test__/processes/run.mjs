@@ -3,29 +3,30 @@
 import { Worker, isMainThread, parentPort, workerData } from 'node:worker_threads'
 import { fileURLToPath } from 'node:url'
 
-import { FactstrMemoryStore, FactstrSqliteStore } from '../../index.js'
+import { FactstrMemoryStore } from '../../index.js'
+import { besides, openAt, storeAt } from './place.mjs'
 
-const [name, path] = isMainThread ? process.argv.slice(2) : [workerData.name, workerData.path]
+const [name, place] = isMainThread ? process.argv.slice(2) : workerData
 const event = { event_type: 'a', payload: { x: 1, text: 'x'.repeat(100) } }
 
 function worker(program) {
-  return new Worker(fileURLToPath(import.meta.url), { workerData: { name: program, path } })
+  return new Worker(fileURLToPath(import.meta.url), { workerData: [program, place] })
 }
 
 const programs = {
   /** Ends without close(), after everything in flight. */
   async unclosed() {
     const memory = new FactstrMemoryStore()
-    const sqlite = await FactstrSqliteStore.open(path)
+    const store = await openAt(place)
     await memory.append([event])
-    await sqlite.append([event])
-    for await (const _ of sqlite.read()) break
-    sqlite.append([event]).then(({ last_sequence_number: last }) => console.log(`last ${last}`))
+    await store.append([event])
+    for await (const _ of store.read()) break
+    store.append([event]).then(({ last_sequence_number: last }) => console.log(`last ${last}`))
   },
 
   /** Ends in the middle of operations. */
   async exit() {
-    const store = await FactstrSqliteStore.open(path)
+    const store = await openAt(place)
     for (let n = 0; n < 500; n++) {
       store.append([event])
       store.query({ filters: [{ payload_predicates: [{ x: 1 }] }] })
@@ -36,7 +37,7 @@ const programs = {
   /** Forgets stores and results while operations are under way. */
   async garbage() {
     for (let n = 0; n < 200; n++) {
-      const store = new FactstrSqliteStore(`${path}-${n % 5}`)
+      const store = storeAt(besides(place, n % 5))
       void store.append([event, event])
       void store.query()
       if (n % 20 === 0) {
@@ -62,7 +63,7 @@ const programs = {
       })
       await busy.terminate()
     }
-    const store = await FactstrSqliteStore.open(path)
+    const store = await openAt(place)
     const { first_sequence_number: first } = await store.append([event])
     let count = 0
     for await (const { sequence_number: number } of store.read()) {
@@ -72,7 +73,7 @@ const programs = {
   },
 
   async busy() {
-    const store = await FactstrSqliteStore.open(path)
+    const store = await openAt(place)
     const lanes = Array.from({ length: 16 }, async () => {
       for (let n = 0; ; n++) {
         await store.append([event])

@@ -1,13 +1,13 @@
-// Runs a durable stream until it is killed or told to stop: path, name, most events per call. Takes
+// Runs a durable stream until it is killed or told to stop: place, name, most events per call. Takes
 // over from a holder, and notes what it has handled in a file of its own before the call is over.
 
 import { once } from 'node:events'
 import { appendFileSync } from 'node:fs'
 
-import { FactstrSqliteStore } from '../../index.js'
+import { openAt } from './place.mjs'
 
-const [path, name, notes, most] = process.argv.slice(2)
-const store = await FactstrSqliteStore.open(path)
+const [place, name, notes, most] = process.argv.slice(2)
+const store = await openAt(place)
 
 const subscription = await store.streamAllDurable(
   { name },

@@ -1,9 +1,9 @@
-// Writes batches until it is killed, and says which ones were acknowledged: path, name.
+// Writes batches until it is killed, and says which ones were acknowledged: place, name.
 
-import { FactstrSqliteStore } from '../../index.js'
+import { openAt } from './place.mjs'
 
-const [path, name] = process.argv.slice(2)
-const store = await FactstrSqliteStore.open(path)
+const [place, name] = process.argv.slice(2)
+const store = await openAt(place)
 
 async function writer(lane) {
   for (let batch = 0; ; batch++) {

@@ -3,7 +3,8 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 
 import { FactstrSqliteStore } from '../../index.js'
-import { closing, event, having, stores, temporaryFolder } from '../stores.mjs'
+import { storeAt } from '../processes/place.mjs'
+import { closing, event, having, lasting, stores, temporaryFolder } from '../stores.mjs'
 import { appendBatches, failure, gate, recorder, until, upTo, warnings } from './streams.mjs'
 
 const model = { name: 'model' }
@@ -465,12 +466,12 @@ describe.each(stores)('durable streams of the $name store', ({ create }) => {
   })
 })
 
-describe('durable streams of one SQLite file', () => {
+describe.each(lasting)('durable streams of one place of the $name store', ({ place }) => {
   test('resume in the next store, without a repeat after close', async () => {
-    const path = `${temporaryFolder()}/store.db`
+    const shared = place()
     const { calls, handle } = recorder(async () => {})
     for (let round = 1; round <= 5; round++) {
-      const store = new FactstrSqliteStore(path)
+      const store = storeAt(shared)
       await appendBatches(store, 1)
       await store.streamAllDurable(model, handle)
       await appendBatches(store, 2)
@@ -481,8 +482,8 @@ describe('durable streams of one SQLite file', () => {
   })
 
   test('run once over all stores', async () => {
-    const path = `${temporaryFolder()}/store.db`
-    const [one, two] = [new FactstrSqliteStore(path), new FactstrSqliteStore(path)].map(closing)
+    const shared = place()
+    const [one, two] = [storeAt(shared), storeAt(shared)].map(closing)
     const { calls, handle } = recorder()
     const holder = await one.streamAllDurable(model, handle)
     expect((await failure(two.streamAllDurable(model, handle))).code).toBe('DurableStreamActive')
@@ -500,8 +501,8 @@ describe('durable streams of one SQLite file', () => {
   })
 
   test('deliver what other stores commit', async () => {
-    const path = `${temporaryFolder()}/store.db`
-    const handles = upTo(3).map(() => closing(new FactstrSqliteStore(path)))
+    const shared = place()
+    const handles = upTo(3).map(() => closing(storeAt(shared)))
     const live = recorder()
     const durable = recorder()
     await handles[0].streamAll(live.handle)
@@ -511,7 +512,9 @@ describe('durable streams of one SQLite file', () => {
     expect(live.calls.flat()).toEqual(upTo(135))
     expect(durable.calls).toEqual(live.calls)
   })
+})
 
+describe('durable streams of one SQLite file', () => {
   test('stop at a damaged payload, and stay before it', async () => {
     for (const damage of ['{"mark":"abc"', '1,9,"x","abc"', '1],[1,1],[1,1']) {
       const path = `${temporaryFolder()}/store.db`

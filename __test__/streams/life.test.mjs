@@ -3,19 +3,18 @@
 import { describe, expect, test } from 'vitest'
 
 import { run } from '../processes/processes.mjs'
-import { temporaryFolder } from '../stores.mjs'
+import { lasting, stores } from '../stores.mjs'
 
-test('a handler that hangs holds one chunk of the log, not the rest', async () => {
-  const path = `${temporaryFolder()}/store.db`
-  expect(await run('life.mjs', 'stuck', 'sqlite', path)).toEqual({
+test.each(lasting)('a handler that hangs holds one chunk of a $name log', async ({ place }) => {
+  expect(await run('life.mjs', 'stuck', place())).toEqual({
     output: ['flat'],
     errors: '',
     code: 0
   })
 })
 
-describe.each(['memory', 'sqlite'])('a process with streams of a %s store', (kind) => {
-  const runs = (program) => run('life.mjs', program, kind, `${temporaryFolder()}/store.db`)
+describe.each(stores)('a process with streams of a $name store', ({ place }) => {
+  const runs = (program) => run('life.mjs', program, place())
 
   test('lives as long as a stream', async () => {
     expect(await runs('alive')).toEqual({

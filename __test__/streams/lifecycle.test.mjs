@@ -2,8 +2,8 @@
 
 import { describe, expect, test } from 'vitest'
 
-import { FactstrSqliteStore } from '../../index.js'
-import { having, stores, temporaryFolder } from '../stores.mjs'
+import { FactstrPostgresStore, FactstrSqliteStore } from '../../index.js'
+import { having, lasting, stores, temporaryFolder } from '../stores.mjs'
 import { appendBatches, failure, gate, noted, recorder, until, upTo } from './streams.mjs'
 
 const model = { name: 'model' }
@@ -297,9 +297,9 @@ describe.each(stores)('a signal on the $name store', ({ create }) => {
   })
 })
 
-describe('a SQLite store that is not open yet', () => {
+describe.each(lasting)('a $name store that is not open yet', ({ create }) => {
   test('opens for a registration', async () => {
-    const store = new FactstrSqliteStore(`${temporaryFolder()}/store.db`)
+    const store = create()
     const { calls, handle } = recorder()
     const registration = store.streamAll(handle)
     await registration
@@ -308,21 +308,27 @@ describe('a SQLite store that is not open yet', () => {
     await store.close()
   })
 
-  test('rejects a registration if it can not be opened', async () => {
-    const folder = temporaryFolder()
-    const store = new FactstrSqliteStore(folder)
-    const error = await failure(store.streamAllDurable(model, () => {}))
-    expect(error.name).toBe('FactstrError')
-    expect((await failure(store.listDurableStreams())).name).toBe('FactstrError')
-    await store.close()
-  })
-
   test('minds a signal that aborts meanwhile', async () => {
-    const store = new FactstrSqliteStore(`${temporaryFolder()}/store.db`)
+    const store = create()
     const controller = new AbortController()
     const registration = store.streamAll(() => {}, { signal: controller.signal })
     controller.abort(new Error('the reason'))
     expect((await failure(registration)).message).toBe('the reason')
+    await store.close()
+  })
+})
+
+describe('a store that can not be opened', () => {
+  const places = {
+    sqlite: () => new FactstrSqliteStore(temporaryFolder()),
+    postgres: () => new FactstrPostgresStore('postgresql://nobody:wrong@127.0.0.1:1/none')
+  }
+
+  test.each(Object.entries(places))('rejects a registration: %s', async (_, create) => {
+    const store = create()
+    const error = await failure(store.streamAllDurable(model, () => {}))
+    expect(error.name).toBe('FactstrError')
+    expect((await failure(store.listDurableStreams())).name).toBe('FactstrError')
     await store.close()
   })
 })

@@ -3,10 +3,10 @@
 
 import { describe, expect, test } from 'vitest'
 
-import { FactstrMemoryStore, FactstrSqliteStore } from '../../index.js'
 import { matches } from '../model/matching.mjs'
 import { generator } from '../model/random.mjs'
-import { collect, temporaryFolder } from '../stores.mjs'
+import { openAt } from '../processes/place.mjs'
+import { collect, stores } from '../stores.mjs'
 import { until, upTo } from './streams.mjs'
 
 const TYPES = ['a', 'b', 'c']
@@ -274,20 +274,9 @@ async function drive({ seed, steps, open, reopens }) {
   }
 }
 
-const kinds = [
-  { name: 'memory', reopens: false, opener: () => async () => new FactstrMemoryStore() },
-  {
-    name: 'sqlite',
-    reopens: true,
-    opener: () => {
-      const path = `${temporaryFolder()}/store.db`
-      return () => FactstrSqliteStore.open(path)
-    }
-  }
-]
-
-describe.each(kinds)('streams of the $name store do what the log says', ({ opener, reopens }) => {
+describe.each(stores)('streams of the $name store do what the log says', ({ name, place }) => {
   test.each(upTo(12))('with seed %i', async (seed) => {
-    await drive({ seed, steps: 400, reopens, open: opener() })
+    const shared = place()
+    await drive({ seed, steps: 400, reopens: name !== 'memory', open: () => openAt(shared) })
   })
 })

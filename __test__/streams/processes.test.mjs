@@ -1,12 +1,12 @@
-// Streams of several processes on one SQLite file, and processes that are killed.
+// Streams of several processes on one store, and processes that are killed.
 
 import { readFileSync } from 'node:fs'
 
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 
-import { FactstrSqliteStore } from '../../index.js'
+import { openAt } from '../processes/place.mjs'
 import { ended, start } from '../processes/processes.mjs'
-import { closing, collect, numbersOf, temporaryFolder } from '../stores.mjs'
+import { closing, collect, lasting, numbersOf, temporaryFolder } from '../stores.mjs'
 import { appendBatches, recorder, until, upTo } from './streams.mjs'
 
 /** The calls that a process of `stream.mjs` has noted; the last line may be cut by a kill. */
@@ -26,164 +26,166 @@ function follow(child) {
   return state
 }
 
-test.each([1, 50])(
-  'a killed holder of a durable stream is replaced without a gap, %i events per call',
-  async (most) => {
-    const folder = temporaryFolder()
-    const path = `${folder}/store.db`
-    const store = closing(await FactstrSqliteStore.open(path))
-    const writing = new AbortController()
-    const writer = (async () => {
-      for (let n = 0; !writing.signal.aborted; n++) {
-        await appendBatches(store, 1 + (n % 3))
-        await new Promise((resolve) => {
-          setTimeout(resolve, 2)
-        })
+describe.each(lasting)('processes on one $name store', ({ place }) => {
+  test.each([1, 50])(
+    'a killed holder of a durable stream is replaced without a gap, %i events per call',
+    async (most) => {
+      const folder = temporaryFolder()
+      const shared = place()
+      const store = closing(await openAt(shared))
+      const writing = new AbortController()
+      const writer = (async () => {
+        for (let n = 0; !writing.signal.aborted; n++) {
+          await appendBatches(store, 1 + (n % 3))
+          await new Promise((resolve) => {
+            setTimeout(resolve, 2)
+          })
+        }
+      })()
+
+      const launch = (round) => {
+        const notes = `${folder}/notes-${round}`
+        const child = start('stream.mjs', shared, 'model', notes, most)
+        return { notes, child, state: follow(child) }
       }
-    })()
+      const rounds = []
+      let next = launch(0)
+      for (let round = 1; round <= 4; round++) {
+        const holder = next
+        rounds.push(holder)
+        // Live or still replaying: the kill comes in the middle.
+        const enough = holder.state.handled + 20 * round
+        await until(() => holder.state.handled > enough)
+        next = launch(round)
+        holder.child.kill('SIGKILL')
+        await ended(holder.child)
+      }
+      rounds.push(next)
+      await until(() => next.state.isRegistered)
+      writing.abort()
+      await writer
+      const head = Number(await store.headSequenceNumber())
+      await until(() => next.state.handled === head)
+      next.child.send('stop')
+      expect(await ended(next.child)).toBe(0)
 
-    const launch = (round) => {
-      const notes = `${folder}/notes-${round}`
-      const child = start('stream.mjs', path, 'model', notes, most)
-      return { notes, child, state: follow(child) }
-    }
-    const rounds = []
-    let next = launch(0)
-    for (let round = 1; round <= 4; round++) {
-      const holder = next
-      rounds.push(holder)
-      // Live or still replaying: the kill comes in the middle.
-      const enough = holder.state.handled + 20 * round
-      await until(() => holder.state.handled > enough)
-      next = launch(round)
-      holder.child.kill('SIGKILL')
-      await ended(holder.child)
-    }
-    rounds.push(next)
-    await until(() => next.state.isRegistered)
-    writing.abort()
-    await writer
-    const head = Number(await store.headSequenceNumber())
-    await until(() => next.state.handled === head)
-    next.child.send('stop')
-    expect(await ended(next.child)).toBe(0)
+      // Each holder starts after what the one before had stored: nothing is left out, and only the
+      // newest is repeated.
+      const batches = new Map()
+      for (const { sequence_number: number, payload } of await collect(store.read())) {
+        if (payload.n === 0) batches.set(Number(number), payload.size)
+      }
+      let last = 0
+      let repeated = 0
+      for (const { notes } of rounds) {
+        const numbers = notedCalls(notes).flat()
+        expect(numbers).toEqual(upTo(numbers.length).map((n) => n + numbers[0] - 1))
+        expect(numbers[0]).toBeLessThanOrEqual(last + 1)
+        // No batch is handled in part.
+        expect(batches.has(numbers[0])).toBe(true)
+        repeated += last + 1 - numbers[0]
+        last = Math.max(last, numbers.at(-1))
+      }
+      expect(last).toBe(head)
+      expect(repeated).toBeLessThan(head)
+      const [stream] = await store.listDurableStreams()
+      expect(stream).toMatchObject({ position: BigInt(head), active: false })
 
-    // Each holder starts after what the one before had stored: nothing is left out, and only the
-    // newest is repeated.
-    const batches = new Map()
-    for (const { sequence_number: number, payload } of await collect(store.read())) {
-      if (payload.n === 0) batches.set(Number(number), payload.size)
+      // After an orderly end nothing is repeated.
+      const { calls, handle } = recorder()
+      await store.streamAllDurable({ name: 'model' }, handle)
+      expect(calls).toEqual([])
     }
-    let last = 0
-    let repeated = 0
-    for (const { notes } of rounds) {
-      const numbers = notedCalls(notes).flat()
-      expect(numbers).toEqual(upTo(numbers.length).map((n) => n + numbers[0] - 1))
-      expect(numbers[0]).toBeLessThanOrEqual(last + 1)
-      // No batch is handled in part.
-      expect(batches.has(numbers[0])).toBe(true)
-      repeated += last + 1 - numbers[0]
-      last = Math.max(last, numbers.at(-1))
-    }
-    expect(last).toBe(head)
-    expect(repeated).toBeLessThan(head)
-    const [stream] = await store.listDurableStreams()
-    expect(stream).toMatchObject({ position: BigInt(head), active: false })
+  )
 
-    // After an orderly end nothing is repeated.
-    const { calls, handle } = recorder()
-    await store.streamAllDurable({ name: 'model' }, handle)
-    expect(calls).toEqual([])
-  }
-)
-
-test('writers that are killed leave no gap in the streams of others', async () => {
-  const path = `${temporaryFolder()}/store.db`
-  const store = closing(await FactstrSqliteStore.open(path))
-  const live = recorder()
-  const durable = recorder(async () => {})
-  await store.streamAll(live.handle)
-  await store.streamAllDurable({ name: 'model' }, durable.handle)
-  for (let round = 0; round < 5; round++) {
-    const writers = ['a', 'b'].map((each) => start('write.mjs', path, `${each}-${round}`))
-    const acknowledged = writers.map((child) => {
-      const state = { count: 0 }
-      child.on('message', () => {
-        state.count++
+  test('writers that are killed leave no gap in the streams of others', async () => {
+    const shared = place()
+    const store = closing(await openAt(shared))
+    const live = recorder()
+    const durable = recorder(async () => {})
+    await store.streamAll(live.handle)
+    await store.streamAllDurable({ name: 'model' }, durable.handle)
+    for (let round = 0; round < 5; round++) {
+      const writers = ['a', 'b'].map((each) => start('write.mjs', shared, `${each}-${round}`))
+      const acknowledged = writers.map((child) => {
+        const state = { count: 0 }
+        child.on('message', () => {
+          state.count++
+        })
+        return state
       })
-      return state
-    })
-    await until(() => acknowledged.every(({ count }) => count > 20 + 20 * round))
-    for (const child of writers) {
-      child.kill('SIGKILL')
-      await ended(child)
+      await until(() => acknowledged.every(({ count }) => count > 20 + 20 * round))
+      for (const child of writers) {
+        child.kill('SIGKILL')
+        await ended(child)
+      }
     }
-  }
-  const records = await collect(store.read())
-  const expected = []
-  for (let at = 0; at < records.length; at += records[at].payload.size) {
-    expected.push(numbersOf(records.slice(at, at + records[at].payload.size)))
-  }
-  await until(() => live.calls.length >= expected.length)
-  await until(() => durable.calls.length >= expected.length)
-  expect(live.calls).toEqual(expected)
-  expect(durable.calls).toEqual(expected)
-})
-
-test('one durable name runs once over many processes, and passes from one to the next', async () => {
-  const folder = temporaryFolder()
-  const path = `${folder}/store.db`
-  const store = closing(await FactstrSqliteStore.open(path))
-  const children = upTo(4).map((n) => {
-    const notes = `${folder}/notes-${n}`
-    const child = start('stream.mjs', path, 'model', notes, 1)
-    return { notes, child, state: follow(child) }
+    const records = await collect(store.read())
+    const expected = []
+    for (let at = 0; at < records.length; at += records[at].payload.size) {
+      expected.push(numbersOf(records.slice(at, at + records[at].payload.size)))
+    }
+    await until(() => live.calls.length >= expected.length)
+    await until(() => durable.calls.length >= expected.length)
+    expect(live.calls).toEqual(expected)
+    expect(durable.calls).toEqual(expected)
   })
-  const order = []
-  let total = 0
-  while (order.length < children.length) {
-    const free = children.filter((each) => !order.includes(each))
-    await until(() => free.some(({ state }) => state.isRegistered))
-    const holders = free.filter(({ state }) => state.isRegistered)
-    expect(holders).toHaveLength(1)
-    const [holder] = holders
-    await Promise.all(upTo(30).map((n) => appendBatches(store, 1 + (n % 2))))
-    total += 45
-    await until(() => holder.state.handled === total)
-    order.push(holder)
-    holder.child.send('stop')
-    expect(await ended(holder.child)).toBe(0)
-  }
-  // An orderly hand-over repeats nothing.
-  expect(order.flatMap(({ notes }) => notedCalls(notes).flat())).toEqual(upTo(total))
-})
 
-test('a holder that was suspended too long has lost its name, and moves no cursor any more', async () => {
-  const folder = temporaryFolder()
-  const path = `${folder}/store.db`
-  const store = closing(await FactstrSqliteStore.open(path))
-  const [suspended, heir] = ['suspended', 'heir'].map((name) => {
-    const child = start('stream.mjs', path, 'model', `${folder}/${name}`, 1)
-    return { notes: `${folder}/${name}`, child, state: follow(child) }
+  test('one durable name runs once over many processes, and passes from one to the next', async () => {
+    const folder = temporaryFolder()
+    const shared = place()
+    const store = closing(await openAt(shared))
+    const children = upTo(4).map((n) => {
+      const notes = `${folder}/notes-${n}`
+      const child = start('stream.mjs', shared, 'model', notes, 1)
+      return { notes, child, state: follow(child) }
+    })
+    const order = []
+    let total = 0
+    while (order.length < children.length) {
+      const free = children.filter((each) => !order.includes(each))
+      await until(() => free.some(({ state }) => state.isRegistered))
+      const holders = free.filter(({ state }) => state.isRegistered)
+      expect(holders).toHaveLength(1)
+      const [holder] = holders
+      await Promise.all(upTo(30).map((n) => appendBatches(store, 1 + (n % 2))))
+      total += 45
+      await until(() => holder.state.handled === total)
+      order.push(holder)
+      holder.child.send('stop')
+      expect(await ended(holder.child)).toBe(0)
+    }
+    // An orderly hand-over repeats nothing.
+    expect(order.flatMap(({ notes }) => notedCalls(notes).flat())).toEqual(upTo(total))
   })
-  await until(() => suspended.state.isRegistered || heir.state.isRegistered)
-  const [holder, other] = suspended.state.isRegistered ? [suspended, heir] : [heir, suspended]
-  await appendBatches(store, 1, 1)
-  await until(() => holder.state.handled === 2)
 
-  holder.child.kill('SIGSTOP')
-  await appendBatches(store, 1, 1)
-  await until(() => other.state.handled === 4)
-  holder.child.kill('SIGCONT')
-  await until(() => holder.state.ended !== undefined)
-  expect(holder.state.ended).toBe('backend-failed')
-  await appendBatches(store, 1)
-  await until(() => other.state.handled === 5)
-  for (const { child } of [holder, other]) {
-    child.send('stop')
-    expect(await ended(child)).toBe(0)
-  }
-  const [stream] = await store.listDurableStreams()
-  expect(stream).toMatchObject({ position: 5n, active: false })
-  expect(notedCalls(other.notes).flat().slice(-3)).toEqual([3, 4, 5])
+  test('a holder that was suspended too long has lost its name, and moves no cursor any more', async () => {
+    const folder = temporaryFolder()
+    const shared = place()
+    const store = closing(await openAt(shared))
+    const [suspended, heir] = ['suspended', 'heir'].map((name) => {
+      const child = start('stream.mjs', shared, 'model', `${folder}/${name}`, 1)
+      return { notes: `${folder}/${name}`, child, state: follow(child) }
+    })
+    await until(() => suspended.state.isRegistered || heir.state.isRegistered)
+    const [holder, other] = suspended.state.isRegistered ? [suspended, heir] : [heir, suspended]
+    await appendBatches(store, 1, 1)
+    await until(() => holder.state.handled === 2)
+
+    holder.child.kill('SIGSTOP')
+    await appendBatches(store, 1, 1)
+    await until(() => other.state.handled === 4)
+    holder.child.kill('SIGCONT')
+    await until(() => holder.state.ended !== undefined)
+    expect(holder.state.ended).toBe('backend-failed')
+    await appendBatches(store, 1)
+    await until(() => other.state.handled === 5)
+    for (const { child } of [holder, other]) {
+      child.send('stop')
+      expect(await ended(child)).toBe(0)
+    }
+    const [stream] = await store.listDurableStreams()
+    expect(stream).toMatchObject({ position: 5n, active: false })
+    expect(notedCalls(other.notes).flat().slice(-3)).toEqual([3, 4, 5])
+  })
 })
