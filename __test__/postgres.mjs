@@ -1,9 +1,12 @@
 // The PostgreSQL server of all suites: global-setup.mjs has started it, unless it was there before.
 
 import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 
 import pg from 'pg'
 import { onTestFinished } from 'vitest'
+
+const fixtures = new URL('../tests/fixtures/', import.meta.url)
 
 /** A database of the server, which tests share: each keeps to a schema of its own. */
 export function serverUrl() {
@@ -32,5 +35,20 @@ export function newSchema() {
       await sql(`DROP SCHEMA ${pg.escapeIdentifier(name)} CASCADE`)
     }
   })
+  return schema
+}
+
+/** Runs a file of `tests/fixtures` in a new schema, and resolves to its name. */
+export async function schemaOf(fixture) {
+  const schema = newSchema()
+  const client = new pg.Client({ connectionString: serverUrl() })
+  await client.connect()
+  try {
+    await client.query(`CREATE SCHEMA ${pg.escapeIdentifier(schema)}`)
+    await client.query(`SET search_path TO ${pg.escapeIdentifier(schema)}`)
+    await client.query(readFileSync(new URL(fixture, fixtures), 'utf8'))
+  } finally {
+    await client.end()
+  }
   return schema
 }
