@@ -1,8 +1,11 @@
 // That the servers, and the faults of tests, do what the tests believe.
 
-import { expect, test } from 'vitest'
+import pg from 'pg'
+import { describe, expect, onTestFinished, test } from 'vitest'
 
-import { schemaOf, sql } from '../postgres.mjs'
+import { newSchema, schemaOf, serverUrl, sql } from '../postgres.mjs'
+import { noted, until } from '../streams/streams.mjs'
+import { startProxy } from './proxy.mjs'
 
 test('a schema of factstr-postgres 0.5.2 can be had', async () => {
   const schema = await schemaOf('legacy-0.5.2.postgres.sql')
@@ -10,4 +13,117 @@ test('a schema of factstr-postgres 0.5.2 can be had', async () => {
   expect(head).toBe(13)
   const cursors = await sql(`SELECT * FROM "${schema}".durable_stream_cursors`)
   expect(cursors.map((row) => Number(row.last_processed_sequence_number))).toEqual([0, 4, 11, 11])
+})
+
+/** A client of the URL, whose connection may break. */
+async function clientOf(connectionString) {
+  const client = new pg.Client({ connectionString })
+  client.on('error', () => {})
+  await client.connect()
+  onTestFinished(() => client.end().catch(() => {}))
+  return client
+}
+
+async function table() {
+  const schema = newSchema()
+  await sql(`CREATE SCHEMA "${schema}"`)
+  await sql(`CREATE TABLE "${schema}".t (n int)`)
+  const rows = async () => (await sql(`SELECT n FROM "${schema}".t`)).map(({ n }) => n)
+  return { insert: (n) => `INSERT INTO "${schema}".t VALUES (${n})`, rows }
+}
+
+const isInsert = ({ type, text }) => type === 'Q' && text.startsWith('INSERT')
+const isDone = ({ type, text }) => type === 'C' && text.startsWith('INSERT')
+
+describe('the network', () => {
+  test('can be cut at every point of an exchange', async () => {
+    const proxy = await startProxy(serverUrl())
+    const cases = [
+      [isInsert, 'before', false],
+      [isInsert, 'middle', false],
+      [isInsert, 'after', true],
+      [isDone, 'before', true],
+      [isDone, 'middle', true],
+      [isDone, 'after', true]
+    ]
+    for (const [predicate, at, arrives] of cases) {
+      const { insert, rows } = await table()
+      const client = await clientOf(proxy.url)
+      const happened = proxy.cutOn(predicate, { at })
+      await expect(client.query(insert(1))).rejects.toThrow()
+      await happened
+      // What the server has got, it does, though nobody hears of it.
+      if (arrives) await until(async () => (await rows()).length === 1)
+      else await until(() => proxy.connections.size === 0)
+      expect([at, await rows()]).toEqual([at, arrives ? [1] : []])
+    }
+  })
+
+  test('can be cut at every message there is', async () => {
+    const { insert, rows } = await table()
+    const proxy = await startProxy(serverUrl())
+    let sent = 0
+    for (let n = 0; ; n++) {
+      const cut = noted(proxy.cutOn((_, count) => count === n))
+      const client = new pg.Client({ connectionString: proxy.url })
+      client.on('error', () => {})
+      try {
+        await client.connect()
+        await client.query({ text: insert('$1'), values: [n] })
+        sent = n
+      } catch {
+        // The cut.
+      }
+      await client.end().catch(() => {})
+      if (!cut.isOver) break
+      proxy.cut()
+    }
+    // From the start-up packet on, every message was the last one once.
+    expect(sent).toBeGreaterThan(20)
+    expect(await rows()).toContain(sent)
+  })
+
+  test('can be cut after any number of bytes', async () => {
+    const proxy = await startProxy(serverUrl())
+    for (const direction of ['toServer', 'toClient']) {
+      const client = await clientOf(proxy.url)
+      const happened = proxy.cutAfterBytes(20_000, direction)
+      const query = client.query({ text: 'SELECT $1::text', values: ['x'.repeat(100_000)] })
+      await expect(query).rejects.toThrow()
+      await happened
+    }
+  })
+
+  test('can be held, paused, cut and closed', async () => {
+    const { insert, rows } = await table()
+    const proxy = await startProxy(serverUrl())
+    const client = await clientOf(proxy.url)
+    const { reached, release } = proxy.holdOn(isDone)
+    const inserted = client.query(insert(1))
+    await reached
+    expect(await rows()).toEqual([1])
+    release()
+    await inserted
+
+    proxy.pause()
+    const second = client.query(insert(2))
+    expect(await rows()).toEqual([1])
+    proxy.resume()
+    await second
+    expect(await rows()).toEqual([1, 2])
+
+    proxy.refuse()
+    await client.query(insert(3))
+    const refused = new pg.Client({ connectionString: proxy.url })
+    await expect(refused.connect()).rejects.toMatchObject({ code: 'ECONNREFUSED' })
+    const broken = new Promise((resolve) => {
+      client.once('end', resolve)
+    })
+    proxy.cut()
+    await broken
+    await until(() => proxy.connections.size === 0)
+    await proxy.accept()
+    expect((await (await clientOf(proxy.url)).query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
+    expect(proxy.accepted).toBe(2)
+  })
 })
