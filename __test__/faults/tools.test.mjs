@@ -3,6 +3,7 @@
 import pg from 'pg'
 import { describe, expect, onTestFinished, test } from 'vitest'
 
+import { reasonAgainst, startPgBouncer } from '../../scripts/postgres/pgbouncer.mjs'
 import { newSchema, schemaOf, serverUrl, sql } from '../postgres.mjs'
 import { noted, until } from '../streams/streams.mjs'
 import { startProxy } from './proxy.mjs'
@@ -125,5 +126,26 @@ describe('the network', () => {
     await proxy.accept()
     expect((await (await clientOf(proxy.url)).query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
     expect(proxy.accepted).toBe(2)
+  })
+})
+
+describe('PgBouncer', () => {
+  if (reasonAgainst) console.log(reasonAgainst)
+
+  test.skipIf(reasonAgainst)('pools transactions, and keeps nothing of a session', async () => {
+    const bouncer = await startPgBouncer(serverUrl(), { settings: { default_pool_size: 1 } })
+    onTestFinished(() => bouncer.stop())
+    const [one, two] = [await clientOf(bouncer.url), await clientOf(bouncer.url)]
+    const pid = async (client) => (await client.query('SELECT pg_backend_pid() AS pid')).rows[0].pid
+    expect(await pid(one)).toBe(await pid(two))
+    // A statement that one client prepared is on the connection that the other gets.
+    const named = { name: 'n', text: 'SELECT 1 AS one' }
+    expect((await one.query(named)).rows).toEqual([{ one: 1 }])
+    await expect(two.query(named)).rejects.toMatchObject({ code: '42P05' })
+    const unknown = new pg.Client({
+      connectionString: bouncer.url,
+      options: '-c statement_timeout=1000'
+    })
+    await expect(unknown.connect()).rejects.toThrow('unsupported startup parameter')
   })
 })
