@@ -288,6 +288,107 @@ async fn a_holder_that_lost_its_lease_ends_and_stores_nothing() {
     assert_eq!(row.unwrap(), (7, 0));
 }
 
+/// A store that waits only a moment for the file's lock.
+fn impatient(path: &Path) -> SqliteStore {
+    let options = SqliteStoreOptions {
+        busy_timeout: Duration::from_millis(20),
+        ..SqliteStoreOptions::default()
+    };
+    SqliteStore::open_with(path, options).unwrap()
+}
+
+/// Ends a stream that has handled 3 events, of which the file knows nothing: somebody else has its lock,
+/// which is given back. The store goes on holding another lease.
+async fn end_while_locked(store: &SqliteStore, path: &Path, name: &DurableStream) {
+    let running = DurableStream::new("running");
+    if store.list_durable_streams().await.unwrap().is_empty() {
+        let running = store.stream_all_durable(&running, Seen::default().handler());
+        running.await.unwrap();
+    }
+    let (open, opened) = tokio::sync::watch::channel(false);
+    let handle = HandleStream::new(move |_| {
+        let mut opened = opened.clone();
+        async move {
+            opened.wait_for(|open| *open).await.unwrap();
+            Ok(())
+        }
+    });
+    let stream = store.stream_all_durable(name, handle).await.unwrap();
+    store.append(events(3)).await.unwrap();
+    let lock = Connection::open(path).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    open.send_replace(true);
+    until(|| stream.position() == 3).await;
+    stream.unsubscribe().await;
+    let end = stream.closed().await;
+    assert_eq!(end.reason, StreamEndReason::BackendFailed);
+    assert!(end.error.unwrap().to_string().contains("locked"));
+    lock.execute_batch("ROLLBACK").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_could_not_be_given_back_is_given_back_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let store = impatient(&path);
+    let name = DurableStream::new("ended");
+    end_while_locked(&store, &path, &name).await;
+    // This one has no way to know, and the holder has given signs of life all the time.
+    let other = SqliteStore::open(&path).unwrap();
+    let seen = Seen::default();
+    let heir = other.stream_all_durable_with(&name, seen.handler(), waits());
+    let heir = tokio::time::timeout(Duration::from_secs(60), heir);
+    let heir = heir.await.expect("the name became free").unwrap();
+    assert_eq!((heir.position(), seen.calls()), (3, vec![]));
+    store.close().await.unwrap();
+    other.append(events(1)).await.unwrap();
+    until(|| seen.calls() == [[4]]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_could_not_be_given_back_can_be_had_by_the_same_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let store = impatient(&path);
+    let name = DurableStream::new("ended");
+    end_while_locked(&store, &path, &name).await;
+    let seen = Seen::default();
+    let stream = store
+        .stream_all_durable(&name, seen.handler())
+        .await
+        .unwrap();
+    assert_eq!((stream.position(), seen.calls()), (3, vec![]));
+    // What could not be done before is not done to the new one.
+    let other = SqliteStore::open(&path).unwrap();
+    for _ in 0..20 {
+        store.append(events(1)).await.unwrap();
+        let refused = other.stream_all_durable(&name, seen.handler()).await;
+        assert_eq!(refused.unwrap_err().code(), "DurableStreamActive");
+    }
+    until(|| stream.position() == 23).await;
+    stream.unsubscribe().await;
+    assert_eq!(stream.closed().await.reason, StreamEndReason::Unsubscribed);
+    assert!(replay(&other, "ended", &EventQuery::all()).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_could_not_be_given_back_is_given_back_by_close() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    for round in 0..5 {
+        let store = impatient(&path);
+        let name = DurableStream::new(format!("ended-{round}"));
+        end_while_locked(&store, &path, &name).await;
+        store.close().await.unwrap();
+        let other = SqliteStore::open(&path).unwrap();
+        let listed = other.list_durable_streams().await.unwrap();
+        let ended = listed.iter().find(|info| info.name == name.name).unwrap();
+        assert_eq!((ended.position, ended.active), (3, false));
+        other.close().await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn cursors_are_stored_without_further_commits() {
     let folder = tempfile::tempdir().unwrap();

@@ -290,10 +290,15 @@ fn identity_of(path: &Path) -> std::io::Result<Identity> {
     fs::metadata(path).map(|_| (0, 0))
 }
 
+const REPLACED: &str = "the file was deleted or replaced while the store was open";
+
 fn replaced() -> EventStoreError {
-    EventStoreError::BackendFailure(
-        "the file was deleted or replaced while the store was open".to_owned(),
-    )
+    EventStoreError::BackendFailure(REPLACED.to_owned())
+}
+
+/// Whether it is the error of [`refuse_moved`], which stays.
+pub(super) fn is_replaced(error: &EventStoreError) -> bool {
+    matches!(error, EventStoreError::BackendFailure(message) if message.ends_with(REPLACED))
 }
 
 /// Refuses a connection whose file is no longer where it was: nobody would find what is written to

@@ -1,4 +1,5 @@
-//! The leases that this store holds, and the cursors on their way to the file.
+//! The leases that this store holds, and what is on its way to the file: cursors, and leases that could
+//! not be given back at once.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use rusqlite::Connection;
 use super::{SqliteStreams, leases};
 use crate::contract::EventStoreError;
 use crate::delivery::{Lease, Reply};
+use crate::sqlite::database::is_replaced;
 use crate::sqlite::failure::Result;
 
 type Lost = Box<dyn FnOnce(EventStoreError) + Send>;
@@ -25,6 +27,15 @@ struct State {
     held: HashMap<Arc<str>, Arc<HeldLease>>,
     /// Those whose cursor has moved since it was stored.
     moved: Vec<Arc<HeldLease>>,
+    /// Those that the file would not take back, until it does. One that this store takes anew is held.
+    unreleased: HashMap<Arc<str>, Unreleased>,
+}
+
+/// How a lease was left that is still to be given back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Unreleased {
+    fencing: i64,
+    position: u64,
 }
 
 impl State {
@@ -72,8 +83,15 @@ impl HeldLeases {
         self.lock().held.is_empty()
     }
 
+    /// Whether there is something to be stored.
     pub(super) fn has_moved(&self) -> bool {
-        !self.lock().moved.is_empty()
+        let state = self.lock();
+        !state.moved.is_empty() || !state.unreleased.is_empty()
+    }
+
+    /// Whether leases are to be given back that nobody holds any more.
+    pub(super) fn has_unreleased(&self) -> bool {
+        !self.lock().unreleased.is_empty()
     }
 
     /// Keeps a lease that was taken in the file.
@@ -94,18 +112,78 @@ impl HeldLeases {
             lost: Mutex::new(Some(lost)),
             streams,
         });
-        self.lock().held.insert(name, lease.clone());
+        let mut state = self.lock();
+        state.unreleased.remove(&name);
+        state.held.insert(name, lease.clone());
         lease
+    }
+
+    /// Gives this lease back, if that is still to be done, before it is taken anew.
+    pub(super) fn release_late(&self, connection: &Connection, name: &str) -> Result<()> {
+        let unreleased = self.lock().unreleased.get(name).copied();
+        if let Some(Unreleased { fencing, position }) = unreleased {
+            leases::release(connection, self.owner, name, fencing, position)?;
+        }
+        Ok(())
+    }
+
+    /// This store does not hold the lease any more, even if the file did not take it back: then that is
+    /// tried again. `true`: it is to be.
+    fn let_go(&self, name: &Arc<str>, left: Unreleased, released: &Result<bool>) -> bool {
+        let mut state = self.lock();
+        // One that was lost may have been taken anew before its last call has settled.
+        if state.current(name, left.fencing).is_some() {
+            state.held.remove(name);
+        }
+        match released {
+            Err(EventStoreError::StoreClosed) => false,
+            // Nobody will find what is written to it.
+            Err(error) if is_replaced(error) => false,
+            Err(_) => {
+                let kept = state.unreleased.entry(name.clone()).or_insert(left);
+                // A later lease of this name counts, and of one lease what was stored last.
+                if kept.fencing <= left.fencing {
+                    *kept = left;
+                }
+                true
+            }
+            Ok(_) => {
+                if state.unreleased.get(name) == Some(&left) {
+                    state.unreleased.remove(name);
+                }
+                false
+            }
+        }
     }
 
     /// Stores the cursors that have moved, in a transaction that may still fail.
     pub(in crate::sqlite) fn store_moved(&self, connection: &Connection) -> StoredCursors<'_> {
+        let mut state = self.lock();
         let mut stored = StoredCursors {
             leases: self,
-            moved: std::mem::take(&mut self.lock().moved),
+            moved: std::mem::take(&mut state.moved),
+            released: Vec::new(),
             lost: Vec::new(),
             failed: false,
         };
+        let unreleased: Vec<(Arc<str>, Unreleased)> = state
+            .unreleased
+            .iter()
+            .map(|(name, left)| (name.clone(), *left))
+            .collect();
+        drop(state);
+        for (name, left) in unreleased {
+            let Unreleased { fencing, position } = left;
+            // If it is somebody else's by now, there is nothing to be given back either.
+            match leases::release(connection, self.owner, &name, fencing, position) {
+                Ok(_) => stored.released.push((name, left)),
+                Err(error) => {
+                    tracing::warn!(%error, "the leases of streams could not be given back");
+                    stored.failed = true;
+                    return stored;
+                }
+            }
+        }
         for lease in &stored.moved {
             lease.is_moved.store(false, Ordering::SeqCst);
             if lease.released.load(Ordering::SeqCst) {
@@ -144,6 +222,7 @@ impl HeldLeases {
 pub(in crate::sqlite) struct StoredCursors<'l> {
     leases: &'l HeldLeases,
     moved: Vec<Arc<HeldLease>>,
+    released: Vec<(Arc<str>, Unreleased)>,
     lost: Vec<Arc<HeldLease>>,
     failed: bool,
 }
@@ -160,6 +239,13 @@ impl StoredCursors<'_> {
             }
             return;
         }
+        let mut state = self.leases.lock();
+        for (name, left) in self.released {
+            if state.unreleased.get(&name) == Some(&left) {
+                state.unreleased.remove(&name);
+            }
+        }
+        drop(state);
         for lease in self.lost {
             lease.lose();
         }
@@ -209,27 +295,26 @@ impl Lease for HeldLease {
             return reply(Err(EventStoreError::StoreClosed));
         };
         let (name, fencing) = (self.name.clone(), self.fencing);
-        let leases = streams.leases.clone();
+        let (leases, this) = (streams.leases.clone(), self.streams.clone());
         let owner = leases.owner;
-        let forget = move |result| {
-            // Even if it could not be given back: this store does not run the stream any more. But a
-            // lease that was lost may have been taken anew before its last call has settled.
-            let mut state = leases.lock();
-            if state.current(&name, fencing).is_some() {
-                state.held.remove(&name);
+        let let_go = move |released: Result<bool>| {
+            let left = Unreleased { fencing, position };
+            if leases.let_go(&name, left, &released)
+                && let Some(streams) = this.upgrade()
+            {
+                streams.watched.wake();
             }
-            drop(state);
-            reply(result);
-        };
-        let name = self.name.clone();
-        streams.write(
-            move |connection| {
-                if leases::release(connection, owner, &name, fencing, position)? {
+            reply(released.and_then(|is_mine| {
+                if is_mine {
                     return Ok(());
                 }
                 Err(lost_lease(&name))
-            },
-            Box::new(forget),
+            }));
+        };
+        let name = self.name.clone();
+        streams.write(
+            move |connection| leases::release(connection, owner, &name, fencing, position),
+            Box::new(let_go),
         );
     }
 }

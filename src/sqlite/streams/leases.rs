@@ -102,7 +102,8 @@ pub(super) fn take(
     let before = look(connection, name, owner, mine)?;
     let (fencing, position) = match before {
         Some(row) => (row.fencing + 1, row.position),
-        None => (1, 0),
+        // Larger than any number that a stream of this name has had, should one have been deleted.
+        None => (now_in_millis(), 0),
     };
     let mut statement = connection.prepare_cached(
         "INSERT INTO durable_streams (name, filters, position, owner, fencing)
@@ -158,7 +159,8 @@ pub(super) fn store(
     Ok(connection.prepare_cached(sql)?.execute(arguments)? == 1)
 }
 
-/// Stores the last cursor and gives the lease back. `false`: it is somebody else's.
+/// Stores the last cursor and gives the lease back; if it was given back already and nobody has taken it
+/// since, stores a later cursor. `false`: it is somebody else's.
 pub(super) fn release(
     connection: &Connection,
     owner: i64,
@@ -166,8 +168,8 @@ pub(super) fn release(
     fencing: i64,
     position: u64,
 ) -> Result<bool> {
-    let sql = "UPDATE durable_streams SET position = ?4, owner = NULL
-               WHERE name = ?1 AND owner = ?2 AND fencing = ?3";
+    let sql = "UPDATE durable_streams SET position = max(position, ?4), owner = NULL
+               WHERE name = ?1 AND fencing = ?3 AND (owner = ?2 OR owner IS NULL)";
     let arguments = params![name, owner, fencing, position];
     Ok(connection.prepare_cached(sql)?.execute(arguments)? == 1)
 }

@@ -8,6 +8,7 @@ mod reading;
 mod watcher;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
@@ -40,6 +41,9 @@ pub(super) struct SqliteStreams {
     synchronous: &'static str,
     path: Arc<Path>,
     watched: Watched,
+    /// The writer has been asked to, and has not answered: what waits for a lock must not pile up.
+    is_storing: Arc<AtomicBool>,
+    is_touching: Arc<AtomicBool>,
     delivery: OnceLock<Weak<Delivery>>,
     this: Weak<Self>,
 }
@@ -59,6 +63,8 @@ impl SqliteStreams {
             synchronous: shared.database.synchronous(),
             path: shared.database.path.clone(),
             watched: Watched::default(),
+            is_storing: Arc::default(),
+            is_touching: Arc::default(),
             delivery: OnceLock::new(),
             this: this.clone(),
         });
@@ -141,9 +147,10 @@ impl SqliteStreams {
 
     /// Stores the cursors that have moved, unless a commit has taken them along.
     fn store_cursors(&self) {
-        if !self.leases.has_moved() {
+        if !self.leases.has_moved() || self.is_storing.swap(true, Ordering::SeqCst) {
             return;
         }
+        let is_storing = self.is_storing.clone();
         let (leases, usual) = (self.leases.clone(), self.synchronous);
         self.on_writer(
             move |connection| {
@@ -157,7 +164,8 @@ impl SqliteStreams {
                 }
                 result
             },
-            Box::new(|stored| {
+            Box::new(move |stored| {
+                is_storing.store(false, Ordering::SeqCst);
                 if let Err(error) = stored {
                     tracing::warn!(%error, "the cursors of durable streams could not be stored");
                 }
@@ -167,10 +175,10 @@ impl SqliteStreams {
 
     /// Gives a sign of life; after a long silence also looks whether the leases are still its own.
     fn touch(&self) {
-        if self.leases.is_empty() {
+        if self.leases.is_empty() || self.is_touching.swap(true, Ordering::SeqCst) {
             return;
         }
-        let leases = self.leases.clone();
+        let (leases, is_touching) = (self.leases.clone(), self.is_touching.clone());
         let owner = leases.owner;
         self.write(
             move |connection| {
@@ -181,7 +189,8 @@ impl SqliteStreams {
                 }
                 Ok(())
             },
-            Box::new(|touched| {
+            Box::new(move |touched| {
+                is_touching.store(false, Ordering::SeqCst);
                 if let Err(error) = touched {
                     tracing::warn!(%error, "the leases of durable streams could not be renewed");
                 }
@@ -190,11 +199,12 @@ impl SqliteStreams {
     }
 }
 
-/// Gives back what a store that ends still holds.
+/// Gives back what a store that ends still holds, or could not give back before.
 pub(super) fn release_rest(leases: &HeldLeases, connection: &Connection) -> Result<()> {
-    if leases.is_empty() {
+    if leases.is_empty() && !leases.has_unreleased() {
         return Ok(());
     }
+    leases.store_moved(connection).end(true);
     leases::release_all(connection, leases.owner)
 }
 
@@ -250,6 +260,7 @@ impl LogSource for SqliteStreams {
                 let mine = leases.holds(&name);
                 leases::refuse_taken(connection, owner, mine, &name, &query)?;
                 without_flush(connection, usual, |connection| {
+                    leases.release_late(connection, &name)?;
                     leases::take(connection, owner, mine, &name, &query)
                 })
             },

@@ -42,18 +42,20 @@ impl Watched {
         self.wake();
     }
 
-    fn wake(&self) {
+    /// There may be something to do.
+    pub(super) fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
     }
 
-    /// Waits for the time of the next look; `false`: there will be none.
-    fn wait(&self) -> bool {
+    /// Waits for the time of the next look; `false`: there will be none. `more`: whether there is
+    /// something to do although no stream is open.
+    fn wait(&self, more: impl Fn() -> bool) -> bool {
         let _ = self.thread.set(thread::current());
         let mut looked = false;
         while !self.ended.load(Ordering::SeqCst) {
-            if self.streams.load(Ordering::SeqCst) == 0 {
+            if self.streams.load(Ordering::SeqCst) == 0 && !more() {
                 thread::park();
             } else if looked {
                 return true;
@@ -76,7 +78,8 @@ impl Watcher {
         self.database.enter_thread();
         let mut eye = None;
         let (mut stored, mut touched) = (Instant::now(), Instant::now());
-        while self.streams.watched.wait() {
+        let streams = self.streams.clone();
+        while streams.watched.wait(|| streams.leases.has_unreleased()) {
             if let Err(error) = self.look(&mut eye) {
                 tracing::warn!(%error, "the store could not be watched for other writers");
                 eye = None;
