@@ -175,7 +175,9 @@ export interface LiveStreamOptions<Record = EventRecord> {
   signal?: AbortSignal | null
   /**
    * Is told of every failure: a {@link FactstrError} `StreamHandlerFailed` whose `cause` is what the
-   * handler threw, or the store's own error. Without it a process warning is emitted.
+   * handler threw, or the store's own error. A `StreamHandlerFailed` without a cause tells of a call
+   * that was given up, see {@link EventStreamSubscription.unsubscribe}; should it fail later, that
+   * is told as well. Without this function a process warning is emitted.
    */
   onError?: ((error: FactstrError, failure: StreamFailure<Record>) => void) | null
 }
@@ -228,7 +230,11 @@ export interface EventStreamSubscription extends Disposable {
    * Ends the stream: no handler call starts after this returns. The promise resolves when the call
    * that is running has settled and the cursor is stored, so that nothing repeats; awaited inside
    * that very call, it resolves without waiting for it. A call that has not settled after 3 seconds
-   * is given up: its records stay ahead of the cursor. Idempotent, never rejects.
+   * is given up, so that one that never settles holds up nothing: the stream ends without it, and
+   * `onError`, else a process warning, tells so. Its records stay ahead of the cursor and may be
+   * handled again, by the next registration, while it is still running. If it succeeds later, the
+   * cursor moves after all, unless the name was registered or its cursor moved meanwhile, or the
+   * store was closed. Idempotent, never rejects.
    */
   unsubscribe(): Promise<void>
   /** Resolves when the stream has ended, and tells why. Never rejects. */

@@ -12,8 +12,14 @@ const [CALLS, REGISTERED] = [0, 1]
 const VERDICTS = ['skip', 'retry', 'stop']
 /** A call that has not settled this long after its stream was unsubscribed is given up: milliseconds. */
 const GRACE = 3000
+
 /** The outcome of such a call. */
-const GIVEN_UP = Symbol('given up')
+class GivenUp {
+  /** @param settled resolves to the outcome that it has after all */
+  constructor(settled) {
+    this.settled = settled
+  }
+}
 
 /**
  * One stream: takes chunks of calls from the native side and makes them. Which batches come, what
@@ -91,7 +97,7 @@ class Stream {
     // The stream itself keeps the process alive, or doesn't.
     this.#grace ??= setTimeout(() => {
       this.#native.giveUp()
-      this.#giveUp?.(GIVEN_UP)
+      this.#giveUp?.()
     }, GRACE).unref()
   }
 
@@ -167,13 +173,16 @@ class Stream {
         if (!this.#native.enter()) return
         const outcome = this.#call(records)
         const error = outcome instanceof Promise ? await outcome : outcome
-        if (error === GIVEN_UP) return
         if (error === undefined) {
           this.#native.processed(position)
           break
         }
         // The handler may have changed what it was given.
         const anew = () => recordsOf(JSON.parse(text)[2], row, rows)
+        if (error instanceof GivenUp) {
+          this.#leave(error.settled, position, attempt, anew)
+          return
+        }
         const { next, delay } = this.#fail(error, position, attempt, anew)
         if (next === 'skip') break
         if (next === 'stop') return
@@ -201,12 +210,32 @@ class Stream {
 
   #settled(call, result) {
     return new Promise((resolve) => {
-      this.#giveUp = resolve
+      let tell = resolve
+      this.#giveUp = () => {
+        const settled = new Promise((late) => {
+          tell = late
+        })
+        resolve(new GivenUp(settled))
+      }
       Promise.resolve(result).then(
-        (value) => resolve(this.#over(call, value === false ? returnedFalse() : undefined)),
-        (error) => resolve(this.#over(call, handlerFailed(error)))
+        (value) => tell(this.#over(call, value === false ? returnedFalse() : undefined)),
+        (error) => tell(this.#over(call, handlerFailed(error)))
       )
     })
+  }
+
+  /** Tells that a call was given up, and minds how it ends after all. */
+  async #leave(settled, position, attempt, anew) {
+    const { name, onError } = this.#request
+    const report = (error) => {
+      const event_records = onError === undefined ? [] : anew()
+      reportFailure(error, { event_records, attempt, next: 'stop', retry_delay_ms: null }, onError)
+    }
+    this.call = undefined
+    report(givenUp(name))
+    const error = await settled
+    if (error === undefined) this.#native.processedLate(position)
+    else report(error)
   }
 
   #over(call, outcome) {
@@ -305,6 +334,15 @@ function isThenable(value) {
 
 function returnedFalse() {
   return handlerFailed(new Error('the handler returned false'))
+}
+
+function givenUp(name) {
+  const which = name === undefined ? 'a live stream' : `the durable stream '${name}'`
+  const repeats = name === undefined ? '' : ', and its batch may be repeated'
+  const message =
+    `a handler call of ${which} has not settled ${GRACE / 1000} seconds after the stream was ` +
+    `unsubscribed, which has ended without it: the call is still running${repeats}`
+  return new FactstrError('StreamHandlerFailed', message)
 }
 
 /** Never throws, whatever the handler did: who calls it has nobody to tell. */

@@ -70,6 +70,76 @@ describe.each(stores)('subscriptions of the $name store', ({ create }) => {
     await durable.unsubscribe()
   })
 
+  test('tell once of a call that was given up, and count its late success', async () => {
+    const store = create()
+    const names = ['late', 'anew', 'reset', 'deleted', 'failing', 'live']
+    const held = gate()
+    const failing = gate()
+    const reports = []
+    const streams = []
+    for (const name of names) {
+      const waiting = name === 'failing' ? failing : held
+      const { calls, handle } = recorder(() => waiting.opened)
+      const onError = (error, failure) => reports.push({ name, error, failure })
+      const subscription =
+        name === 'live'
+          ? await store.streamAll(handle, { onError })
+          : await store.streamAllDurable({ name }, handle, { onError })
+      streams.push({ calls, subscription })
+    }
+    await appendBatches(store, 2, 1)
+    await until(() => streams.every(({ calls }) => calls.length === 1))
+    await Promise.all(streams.map(({ subscription }) => subscription.unsubscribe()))
+    for (const { subscription } of streams) {
+      expect(await subscription.closed).toEqual({ reason: 'unsubscribed' })
+    }
+    expect(reports.map(({ name }) => name).toSorted()).toEqual(names.toSorted())
+    for (const { name, error, failure } of reports) {
+      expect(error).toMatchObject({ name: 'FactstrError', code: 'StreamHandlerFailed' })
+      expect(error.message).toContain('still running')
+      expect(failure).toMatchObject({ attempt: 1, next: 'stop', retry_delay_ms: null })
+      expect(failure.event_records.map(({ payload }) => payload.n)).toEqual([0, 1])
+      if (name === 'live') continue
+      expect(error.message).toContain(`'${name}'`)
+      expect(error.message).toContain('repeated')
+    }
+    const known = async (name) => {
+      const listed = await store.listDurableStreams()
+      return listed.find((stream) => stream.name === name)
+    }
+    for (const name of names.slice(0, 5)) {
+      expect(await known(name)).toMatchObject({ position: 0n, active: false })
+    }
+
+    // Whoever has taken the name since decides about the cursor alone.
+    const again = recorder(() => {
+      throw new Error('of the next one')
+    })
+    const failed = failure(store.streamAllDurable({ name: 'anew' }, again.handle))
+    expect((await failed).code).toBe('StreamHandlerFailed')
+    expect(again.calls).toEqual([[1, 2]])
+    await store.resetDurableStream({ name: 'reset' })
+    await store.deleteDurableStream({ name: 'deleted' })
+    await failure(store.streamAllDurable({ name: 'deleted' }, again.handle))
+
+    held.open()
+    failing.open(Promise.reject(new Error('too late')))
+    await until(async () => (await known('late')).position === 2n)
+    await until(() => reports.length === names.length + 1)
+    expect(reports.at(-1)).toMatchObject({
+      name: 'failing',
+      error: { code: 'StreamHandlerFailed', cause: { message: 'too late' } },
+      failure: { attempt: 1, next: 'stop' }
+    })
+    const rest = recorder()
+    await store.streamAllDurable({ name: 'late' }, rest.handle)
+    expect(rest.calls).toEqual([[3]])
+    for (const name of ['anew', 'reset', 'deleted', 'failing']) {
+      expect(await known(name)).toMatchObject({ position: 0n, active: false })
+    }
+    expect(streams.every(({ calls }) => calls.length === 1)).toBe(true)
+  })
+
   test('leave the cursor where it was if the call that runs fails', async () => {
     const store = create()
     const held = gate()

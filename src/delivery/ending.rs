@@ -17,13 +17,26 @@ impl Subscription {
         });
     }
 
-    /// Like [`unsubscribe`](Self::unsubscribe), and a handler call that is under way counts as never
-    /// begun: its batch stays ahead of the cursor.
+    /// Like [`unsubscribe`](Self::unsubscribe), and a handler call that is under way is not waited for:
+    /// its batch stays ahead of the cursor, unless [`processed_late`](Self::processed_late) tells of it.
     pub(crate) fn give_up(self: &Arc<Self>) {
         self.abandon(StreamEnd {
             reason: StreamEndReason::Unsubscribed,
             error: None,
         });
+    }
+
+    /// A handler call that was given up has succeeded with everything up to `position` after all. The
+    /// cursor moves if the name was not registered anew.
+    pub(crate) fn processed_late(&self, position: u64) {
+        let mut state = self.lock();
+        state.done_with(position);
+        let (position, lease) = (state.position, state.released.clone());
+        drop(state);
+        if let Some(lease) = lease {
+            // If it fails its batch will repeat, as was told already.
+            lease.release(position, Box::new(drop));
+        }
     }
 
     /// Ends the stream; the first reason counts.
@@ -82,6 +95,7 @@ impl Subscription {
         match state.lease.take() {
             Some(lease) => {
                 let position = state.position;
+                state.released = Some(lease.clone());
                 wakes.push(move || {
                     lease.release(position, Box::new(move |released| this.closed(released)));
                 });

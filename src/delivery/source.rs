@@ -73,6 +73,8 @@ pub(crate) trait Lease: Send + Sync {
     /// The cursor may be stored at `position`, sometime soon. Cheap; positions only grow.
     fn moved(&self, position: u64);
 
-    /// Stores the cursor and gives the lease back.
+    /// Stores the cursor and gives the lease back. It may be called again, with a later position, when
+    /// a call that was given up has succeeded after all: that counts if nobody has taken the lease or
+    /// moved the cursor since.
     fn release(&self, position: u64, reply: Reply<()>);
 }

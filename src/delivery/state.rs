@@ -26,6 +26,8 @@ pub(super) struct State {
     /// Why it ends; from then on no handler call starts.
     pub(super) stop: Option<StreamEnd>,
     pub(super) lease: Option<Arc<dyn Lease>>,
+    /// The lease that it had.
+    pub(super) released: Option<Arc<dyn Lease>>,
     /// Where a live stream began.
     pub(super) start: Option<u64>,
     /// Done with, up to here.
@@ -59,6 +61,7 @@ impl State {
             phase: Phase::Opening,
             stop: None,
             lease: None,
+            released: None,
             start: None,
             position: 0,
             handed: 0,

@@ -1,6 +1,7 @@
 //! What the stream engine needs of the memory store.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::log::Log;
@@ -49,20 +50,25 @@ impl Contents {
     }
 }
 
-/// The durable streams, by name.
+/// The durable streams.
 #[derive(Debug, Default)]
-struct Cursors(Mutex<BTreeMap<Arc<str>, Cursor>>);
+struct Cursors {
+    by_name: Mutex<BTreeMap<Arc<str>, Cursor>>,
+    last_lease: AtomicU64,
+}
 
 #[derive(Debug)]
 struct Cursor {
     query: Arc<CompiledQuery>,
     position: u64,
     active: bool,
+    /// Who may move it: the lease that was taken last, unless the cursor was reset since.
+    lease: u64,
 }
 
 impl Cursors {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Cursor>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(
@@ -75,6 +81,7 @@ impl Cursors {
             query: query.clone(),
             position: 0,
             active: false,
+            lease: 0,
         });
         if cursor.query.canonical_text() != query.canonical_text() {
             let name = name.as_ref().to_owned();
@@ -85,8 +92,18 @@ impl Cursors {
             return Err(EventStoreError::DurableStreamActive(name));
         }
         cursor.active = true;
-        let cursors = self.clone();
-        Ok((cursor.position, Arc::new(MemoryLease { cursors, name })))
+        cursor.lease = self.next_lease();
+        let (cursors, number) = (self.clone(), cursor.lease);
+        let lease = MemoryLease {
+            cursors,
+            name,
+            number,
+        };
+        Ok((cursor.position, Arc::new(lease)))
+    }
+
+    fn next_lease(&self) -> u64 {
+        self.last_lease.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Runs `change` on the inactive stream of this name.
@@ -112,6 +129,7 @@ impl Cursors {
 struct MemoryLease {
     cursors: Arc<Cursors>,
     name: Arc<str>,
+    number: u64,
 }
 
 impl Lease for MemoryLease {
@@ -120,7 +138,9 @@ impl Lease for MemoryLease {
     }
 
     fn release(&self, position: u64, reply: Reply<()>) {
-        if let Some(cursor) = self.cursors.lock().get_mut(&self.name) {
+        if let Some(cursor) = self.cursors.lock().get_mut(&self.name)
+            && cursor.lease == self.number
+        {
             cursor.position = position;
             cursor.active = false;
         }
@@ -186,6 +206,7 @@ impl LogSource for Contents {
             self.cursors.change(name, |cursors| {
                 if let Some(cursor) = cursors.get_mut(name) {
                     cursor.position = position;
+                    cursor.lease = self.cursors.next_lease();
                 }
             })
         }));

@@ -139,10 +139,16 @@ impl NativeStream {
         self.subscription.unsubscribe();
     }
 
-    /// Ends the stream although a handler call is running, as if that had never begun.
+    /// Ends the stream although a handler call is running.
     #[napi(catch_unwind)]
     pub fn give_up(&self) {
         self.subscription.give_up();
+    }
+
+    /// A call has succeeded although it was given up.
+    #[napi(catch_unwind)]
+    pub fn processed_late(&self, position: f64) {
+        self.subscription.processed_late(position as u64);
     }
 
     /// Tells whether the end can be taken.
