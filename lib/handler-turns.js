@@ -20,18 +20,27 @@ function turnIsOver() {
   return performance.now() - began > SHARE
 }
 
-/** Resolves when the caller's next turn comes. */
-function nextTurn() {
+/**
+ * Resolves when the caller's next turn comes.
+ *
+ * @param alive whether the caller keeps the process alive
+ */
+function nextTurn(alive) {
   return new Promise((resolve) => {
-    if (waiting.push(resolve) === 1) inTurn(resume)
+    if (waiting.push({ resolve, alive }) === 1) inTurn(resume, alive)
   })
 }
 
 /** One stream in a turn: what it does begins when this has returned. */
 function resume() {
   beginTurn()
-  const resolve = waiting.shift()
-  if (waiting.length > 0) inTurn(resume)
+  const { resolve } = waiting.shift()
+  if (waiting.length > 0) {
+    inTurn(
+      resume,
+      waiting.some(({ alive }) => alive)
+    )
+  }
   resolve()
 }
 

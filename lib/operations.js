@@ -135,7 +135,8 @@ class Operations {
       this.#begin(this.#lined.shift())
     }
     const isTold = wasBusy && this.#inFlight.size === 0 && this.#rest()
-    if (numbers.length > 0 && !isTold) inTurn(() => this.#takeAnswers())
+    // What is in flight keeps the process alive, and so does a stream, unless it was let go.
+    if (numbers.length > 0 && !isTold) inTurn(() => this.#takeAnswers(), this.#holding > 0)
   }
 
   /** Nothing is in flight, so nothing of it keeps the process alive. */

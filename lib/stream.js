@@ -169,7 +169,7 @@ class Stream {
       const [rows, position] = [calls[at], calls[at + 1]]
       let records = recordsOf(values, row, rows)
       for (let attempt = 1; ; attempt++) {
-        if (turnIsOver()) await nextTurn()
+        if (turnIsOver()) await nextTurn(this.#isHeld)
         if (!this.#native.enter()) return
         const outcome = this.#call(records)
         const error = outcome instanceof Promise ? await outcome : outcome

@@ -4,28 +4,52 @@
 const TURN = 1
 
 const tasks = []
-let scheduled = false
+/** The turn that is to come. */
+let immediate
+/** Wakes an event loop that waits for something else. */
+let bell
 
 /**
  * Runs a task in a later turn of the event loop. All stores share the turns: immediates alone would
  * all run in one.
+ *
+ * @param alive whether the process must not end before; otherwise the task runs if the process lives
+ *   on for another reason
  */
-function inTurn(task) {
-  tasks.push(task)
-  if (scheduled) return
-  scheduled = true
-  setImmediate(run)
+function inTurn(task, alive = true) {
+  tasks.push({ task, alive })
+  schedule(alive)
+}
+
+function schedule(alive) {
+  immediate ??= setImmediate(run).unref()
+  if (alive) immediate.ref()
+  else if (!immediate.hasRef()) ring()
+}
+
+/** An event loop that is kept alive by other things only sleeps over an immediate that does not. */
+function ring() {
+  bell ??= newBell()
+  bell.postMessage(undefined)
+}
+
+function newBell() {
+  const { port1, port2 } = new MessageChannel()
+  // Being woken is all: the immediates come next.
+  port2.onmessage = () => {}
+  port2.unref()
+  return port1
 }
 
 function run() {
+  immediate = undefined
   const until = performance.now() + TURN
   let waiting = tasks.length
   try {
-    do tasks.shift()()
+    do tasks.shift().task()
     while (--waiting > 0 && performance.now() < until)
   } finally {
-    scheduled = tasks.length > 0
-    if (scheduled) setImmediate(run)
+    if (tasks.length > 0) schedule(tasks.some(({ alive }) => alive))
   }
 }
 

@@ -16,6 +16,22 @@ function later(call) {
   setTimeout(call, 20).unref()
 }
 
+/** Keeps the thread for a moment. */
+function spin(milliseconds) {
+  const end = performance.now() + milliseconds
+  while (performance.now() < end);
+}
+
+/** Streams that were let go, and more for them to handle than they have handled when it is there. */
+async function backlog(store, batches, handle) {
+  const subscriptions = [
+    await store.streamAll(handle),
+    await store.streamAllDurable(model, async () => handle())
+  ]
+  for (const subscription of subscriptions) subscription.unref()
+  await Promise.all(Array.from({ length: batches }, () => store.append([event])))
+}
+
 const never = () => new Promise(() => {})
 
 function worker(program) {
@@ -57,6 +73,65 @@ const programs = {
     ]
     for (const subscription of subscriptions) subscription.unref()
     console.log('registered')
+  },
+
+  /** What they have not handled keeps it alive no more than they do. */
+  async backlog() {
+    const handled = []
+    process.on('exit', () => console.log(handled.length < 6000 ? 'ended before' : 'ended after'))
+    await backlog(open(), 3000, () => {
+      handled.push(event)
+      spin(2)
+    })
+    while (handled.length < 10) {
+      await new Promise((resolve) => {
+        setImmediate(resolve)
+      })
+    }
+  },
+
+  /** While it is alive for another reason, they work. */
+  async company() {
+    const company = setInterval(() => {}, 1_000_000)
+    let handled = 0
+    await backlog(open(), 1000, () => {
+      if (++handled === 2000) clearInterval(company)
+      spin(0.1)
+    })
+    process.on('exit', () => console.log(`handled ${handled}`))
+  },
+
+  /** One that was not let go is served to its end, and so is one that was let go only for a while. */
+  async beside() {
+    const store = open()
+    let handled = 0
+    const subscriptions = []
+    const handle = async () => {
+      handled++
+      spin(0.1)
+      if (handled === 1000) for (const { unsubscribe } of subscriptions) unsubscribe()
+    }
+    for (const which of ['held', 'held again']) {
+      const subscription = await store.streamAllDurable({ name: which }, handle)
+      subscriptions.push({ unsubscribe: () => void subscription.unsubscribe(), subscription })
+    }
+    subscriptions[1].subscription.unref()
+    await backlog(store, 500, () => spin(1))
+    subscriptions[1].subscription.ref()
+    process.on('exit', () => console.log(`handled ${handled}`))
+  },
+
+  /** Operations are answered, whatever streams that were let go have to do. */
+  async operations() {
+    const store = open()
+    await backlog(store, 3000, () => spin(1))
+    for (let n = 0; n < 20; n++) {
+      await store.append([event])
+      await store.query({}, { limit: 10 })
+      await store.headSequenceNumber()
+      await store.listDurableStreams()
+    }
+    console.log('answered')
   },
 
   /** Nobody holds the store or the subscription, and yet they work. */

@@ -29,6 +29,19 @@ describe.each(stores)('a process with streams of a $name store', ({ place }) => 
     expect(await runs('unref')).toEqual({ output: ['registered'], errors: '', code: 0 })
   })
 
+  test('ends although streams that have been let go have a backlog', async () => {
+    expect(await runs('backlog')).toEqual({ output: ['ended before'], errors: '', code: 0 })
+  })
+
+  test('has that backlog worked off while it lives for another reason', async () => {
+    expect(await runs('company')).toEqual({ output: ['handled 2000'], errors: '', code: 0 })
+    expect(await runs('beside')).toEqual({ output: ['handled 1000'], errors: '', code: 0 })
+  })
+
+  test('loses no operation that is awaited beside that backlog', async () => {
+    expect(await runs('operations')).toEqual({ output: ['answered'], errors: '', code: 0 })
+  })
+
   test('may forget its stores and subscriptions', async () => {
     expect(await runs('garbage')).toEqual({ output: ['delivered 6'], errors: '', code: 0 })
   })

@@ -80,7 +80,7 @@ describe.each(stores)('subscriptions of the $name store', ({ create }) => {
     for (const name of names) {
       const waiting = name === 'failing' ? failing : held
       const { calls, handle } = recorder(() => waiting.opened)
-      const onError = (error, failure) => reports.push({ name, error, failure })
+      const onError = (error, told) => reports.push({ name, error, told })
       const subscription =
         name === 'live'
           ? await store.streamAll(handle, { onError })
@@ -94,11 +94,11 @@ describe.each(stores)('subscriptions of the $name store', ({ create }) => {
       expect(await subscription.closed).toEqual({ reason: 'unsubscribed' })
     }
     expect(reports.map(({ name }) => name).toSorted()).toEqual(names.toSorted())
-    for (const { name, error, failure } of reports) {
+    for (const { name, error, told } of reports) {
       expect(error).toMatchObject({ name: 'FactstrError', code: 'StreamHandlerFailed' })
       expect(error.message).toContain('still running')
-      expect(failure).toMatchObject({ attempt: 1, next: 'stop', retry_delay_ms: null })
-      expect(failure.event_records.map(({ payload }) => payload.n)).toEqual([0, 1])
+      expect(told).toMatchObject({ attempt: 1, next: 'stop', retry_delay_ms: null })
+      expect(told.event_records.map(({ payload }) => payload.n)).toEqual([0, 1])
       if (name === 'live') continue
       expect(error.message).toContain(`'${name}'`)
       expect(error.message).toContain('repeated')
@@ -129,7 +129,7 @@ describe.each(stores)('subscriptions of the $name store', ({ create }) => {
     expect(reports.at(-1)).toMatchObject({
       name: 'failing',
       error: { code: 'StreamHandlerFailed', cause: { message: 'too late' } },
-      failure: { attempt: 1, next: 'stop' }
+      told: { attempt: 1, next: 'stop' }
     })
     const rest = recorder()
     await store.streamAllDurable({ name: 'late' }, rest.handle)
