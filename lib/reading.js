@@ -2,6 +2,7 @@
 
 const { FactstrError, settle } = require('./error.js')
 const { recordAt } = require('./records.js')
+const { isAborted, offAbort, onAbort } = require('./signals.js')
 
 /** What `read` returns: every iteration over it starts anew. */
 class Reading {
@@ -46,7 +47,7 @@ class ReadIterator {
       return this.#filling.then(again, again)
     }
     const untaken = this.#row < this.#page.rows
-    if (untaken && !this.#request.signal?.aborted && !this.#backend.closed) {
+    if (untaken && !isAborted(this.#request.signal) && !this.#backend.closed) {
       this.#taken++
       return Promise.resolve({ value: recordAt(this.#page.values, this.#row++), done: false })
     }
@@ -124,12 +125,12 @@ async function abortable(answer, signal) {
   let stop
   const aborted = new Promise((_, reject) => {
     stop = () => reject(signal.reason)
-    signal.addEventListener('abort', stop, { once: true })
+    onAbort(signal, stop)
   })
   try {
     return await Promise.race([answer, aborted])
   } finally {
-    signal.removeEventListener('abort', stop)
+    offAbort(signal, stop)
   }
 }
 

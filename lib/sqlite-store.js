@@ -5,7 +5,7 @@ const { isAbsolute, join } = require('node:path')
 
 const { NativeSqliteStore } = require('../native.js')
 const { takeBoolean, takeOptions } = require('./arguments.js')
-const { Failure, FactstrError, settle } = require('./error.js')
+const { Failure, FactstrError, messageOf, settle } = require('./error.js')
 const { Operations } = require('./operations.js')
 const { openPage } = require('./records.js')
 const { Store } = require('./store.js')
@@ -81,8 +81,13 @@ class SqliteBackend {
 
   #streaming(begin) {
     return this.#whenOpen(() => {
-      this.#streams ??= new Streams((onAnswers) => this.#operations.native.streams(onAnswers))
-      return begin(this.#streams)
+      try {
+        this.#streams ??= new Streams((onAnswers) => this.#operations.native.streams(onAnswers))
+        return begin(this.#streams)
+      } catch (cause) {
+        // Whoever waits for the file is told by an answer, and nobody else.
+        return new Failure(cause.code ?? 'BackendFailure', messageOf(cause), { cause })
+      }
     })
   }
 

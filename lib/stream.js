@@ -5,6 +5,7 @@ const { HandlerCall, callingHandler } = require('./handler-call.js')
 const { WIDTH, recordAt } = require('./records.js')
 const { Progress, reportFailure } = require('./stream-reports.js')
 const { nextTurn, turnIsOver } = require('./handler-turns.js')
+const { isAborted } = require('./signals.js')
 
 /** What the native side has for a stream. */
 const [CALLS, REGISTERED] = [0, 1]
@@ -49,7 +50,6 @@ class Stream {
   /** Ends the wait for the running call. */
   #giveUp
   #grace
-  #abort = () => this.#stop()
 
   /** @param onHold is told when the process must not end without this stream, and when it may */
   constructor(native, request, onHold) {
@@ -64,9 +64,6 @@ class Stream {
       this.#resolveClosed = resolve
     })
     this.hold(true)
-    request.signal?.addEventListener('abort', this.#abort, { once: true })
-    // It may have aborted while the store was being opened.
-    if (request.signal?.aborted) this.#stop()
   }
 
   get position() {
@@ -87,11 +84,11 @@ class Stream {
 
   /** No call starts after this. */
   unsubscribe() {
-    this.#stop()
+    this.stop()
     return this.ended()
   }
 
-  #stop() {
+  stop() {
     if (this.#isEnded) return
     this.#native.unsubscribe()
     // The stream itself keeps the process alive, or doesn't.
@@ -151,7 +148,7 @@ class Stream {
       } else if (kind === REGISTERED) {
         const [head, position] = rest
         // A registration that is aborted rejects, even if it could have been completed: the end follows.
-        if (this.#request.signal?.aborted) continue
+        if (isAborted(this.#request.signal)) continue
         this.#isRegistered = true
         this.#progress?.moved(position, head)
         this.#progress?.tell()
@@ -276,11 +273,10 @@ class Stream {
   }
 
   #end({ reason, code, message }) {
-    const { signal, onError } = this.#request
+    const { onError } = this.#request
     this.hold(false)
     this.#isEnded = true
     clearTimeout(this.#grace)
-    signal?.removeEventListener('abort', this.#abort)
     this.#progress?.end()
     let error
     if (reason === 'handler-failed') error = this.#error

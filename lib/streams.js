@@ -1,8 +1,9 @@
 'use strict'
 
-const { Failure } = require('./error.js')
+const { Failure, messageOf } = require('./error.js')
 const { callingHandler } = require('./handler-call.js')
 const { Operations } = require('./operations.js')
+const { isAborted, offAbort, onAbort } = require('./signals.js')
 const { Stream } = require('./stream.js')
 const { beginTurn } = require('./handler-turns.js')
 
@@ -26,8 +27,15 @@ class Streams {
 
   /** @returns the stream that runs from now on, or a failure */
   register(request) {
-    const { filters, name, wait, maxEventsPerCall, retry } = request
+    const { filters, name, wait, maxEventsPerCall, retry, signal } = request
     const id = ++this.#lastId
+    let stream
+    const abort = () => stream?.stop()
+    try {
+      if (signal !== undefined) onAbort(signal, abort)
+    } catch (cause) {
+      return new Failure('InvalidOptions', `options.signal: ${messageOf(cause)}`, { cause })
+    }
     let native
     try {
       native = this.#operations.native.register(id, {
@@ -40,9 +48,13 @@ class Streams {
         maxDelayMs: retry?.maxDelayMs ?? -1
       })
     } catch (error) {
+      offAbort(signal, abort)
       return new Failure(error.code, error.message)
     }
-    const stream = new Stream(native, request, (alive) => this.#operations.hold(alive))
+    stream = new Stream(native, request, (alive) => this.#operations.hold(alive))
+    stream.closed.then(() => offAbort(signal, abort))
+    // It may have aborted while the store was being opened.
+    if (isAborted(signal)) stream.stop()
     this.#run(id, stream)
     return stream
   }
