@@ -3,7 +3,7 @@
 // What reaches the native side is JSON text and numbers. Here is refused only what that text could
 // not show: values that `JSON.stringify` drops or can't write. The rest is checked natively.
 
-const { FactstrError, messageOf } = require('./error.js')
+const { FactstrError, isFactstrError, messageOf } = require('./error.js')
 
 /** Deeper than any limit of the native side; also what ends the walk through a cycle. */
 const DEEPEST = 200
@@ -197,17 +197,27 @@ function encodeSequenceNumber(value, path, code) {
 /** Refuses options that don't exist, and gives a copy of the others, which is read once. */
 function takeOptions(options, known) {
   if (options === undefined || options === null) return {}
+  return taking('options', () => takeMembers(options, 'options', known, 'option'))
+}
+
+/** Refuses what is no object or has other members than these, and gives a copy. */
+function takeMembers(object, path, known, kind) {
+  if (typeof object !== 'object' || object === null || Array.isArray(object)) {
+    throw new FactstrError('InvalidOptions', `${path}: must be an object`)
+  }
+  refuseUnknown(object, path, known, kind)
+  const taken = {}
+  for (const key of known) taken[key] = object[key]
+  return taken
+}
+
+/** What an argument throws while it is read, by a getter or a proxy, is a fault of the argument. */
+function taking(path, take) {
   try {
-    if (typeof options !== 'object' || Array.isArray(options)) {
-      throw new FactstrError('InvalidOptions', 'options: must be an object')
-    }
-    refuseUnknown(options, 'options', known, 'option')
-    const taken = {}
-    for (const key of known) taken[key] = options[key]
-    return taken
+    return take()
   } catch (cause) {
-    if (cause instanceof FactstrError) throw cause
-    throw new FactstrError('InvalidOptions', `options: ${messageOf(cause)}`, { cause })
+    if (isFactstrError(cause)) throw cause
+    throw new FactstrError('InvalidOptions', `${path}: ${messageOf(cause)}`, { cause })
   }
 }
 
@@ -237,10 +247,13 @@ function takeBoolean(value, path) {
 function takeSignal(signal) {
   if (signal === undefined || signal === null) return undefined
   const methods = ['throwIfAborted', 'addEventListener', 'removeEventListener']
-  const isSignal =
-    typeof signal === 'object' &&
-    typeof signal.aborted === 'boolean' &&
-    methods.every((method) => typeof signal[method] === 'function')
+  const isSignal = taking(
+    'options.signal',
+    () =>
+      typeof signal === 'object' &&
+      typeof signal.aborted === 'boolean' &&
+      methods.every((method) => typeof signal[method] === 'function')
+  )
   if (isSignal) return signal
   throw new FactstrError('InvalidOptions', 'options.signal: must be an AbortSignal')
 }
@@ -249,9 +262,10 @@ module.exports = {
   encodeEvents,
   encodeQuery,
   encodeSequenceNumber,
-  refuseUnknown,
   takeBoolean,
+  takeMembers,
   takeOptions,
   takePositiveInteger,
-  takeSignal
+  takeSignal,
+  taking
 }

@@ -38,6 +38,15 @@ function settle(answer) {
   return answer
 }
 
+/** Tells one of ours from whatever was thrown. Never throws. */
+function isFactstrError(error) {
+  try {
+    return error instanceof FactstrError
+  } catch {
+    return false
+  }
+}
+
 /** The words of whatever was thrown. Never throws. */
 function messageOf(error) {
   try {
@@ -47,4 +56,4 @@ function messageOf(error) {
   }
 }
 
-module.exports = { Aborted, Failure, FactstrError, messageOf, settle }
+module.exports = { Aborted, Failure, FactstrError, isFactstrError, messageOf, settle }

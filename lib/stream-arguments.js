@@ -1,10 +1,17 @@
 'use strict'
 
-const { takeOptions, takePositiveInteger, takeSignal, refuseUnknown } = require('./arguments.js')
+const {
+  takeMembers,
+  takeOptions,
+  takePositiveInteger,
+  takeSignal,
+  taking
+} = require('./arguments.js')
 const { FactstrError } = require('./error.js')
 
 const LIVE_OPTIONS = ['signal', 'onError']
 const DURABLE_OPTIONS = [...LIVE_OPTIONS, 'retry', 'ifActive', 'maxEventsPerCall', 'onProgress']
+const RETRY_OPTIONS = ['attempts', 'initialDelayMs', 'maxDelayMs']
 /** Beyond this a timer of the platform would overflow: 24 days. */
 const LONGEST_WAIT = 2 ** 31 - 1
 const LONGEST_NAME = 255
@@ -16,11 +23,7 @@ function takeHandler(handle) {
 
 /** The name of a durable stream. */
 function takeStream(stream) {
-  if (typeof stream !== 'object' || stream === null || Array.isArray(stream)) {
-    throw new FactstrError('InvalidOptions', 'stream: must be an object with a name')
-  }
-  refuseUnknown(stream, 'stream', ['name'], 'member')
-  const { name } = stream
+  const { name } = taking('stream', () => takeMembers(stream, 'stream', ['name'], 'member'))
   if (typeof name !== 'string') {
     throw new FactstrError('InvalidOptions', 'stream.name: must be a string')
   }
@@ -65,14 +68,14 @@ function takeRetry(retry) {
   if (retry === undefined || retry === null) {
     return { attempts: -1, initialDelayMs: -1, maxDelayMs: -1 }
   }
-  if (typeof retry !== 'object' || Array.isArray(retry)) {
-    throw new FactstrError('InvalidOptions', 'options.retry: must be an object')
-  }
-  refuseUnknown(retry, 'options.retry', ['attempts', 'initialDelayMs', 'maxDelayMs'], 'option')
+  const path = 'options.retry'
+  const { attempts, initialDelayMs, maxDelayMs } = taking(path, () =>
+    takeMembers(retry, path, RETRY_OPTIONS, 'option')
+  )
   return {
-    attempts: takeAttempts(retry.attempts),
-    initialDelayMs: takeDelay(retry.initialDelayMs, 'options.retry.initialDelayMs'),
-    maxDelayMs: takeDelay(retry.maxDelayMs, 'options.retry.maxDelayMs')
+    attempts: takeAttempts(attempts),
+    initialDelayMs: takeDelay(initialDelayMs, `${path}.initialDelayMs`),
+    maxDelayMs: takeDelay(maxDelayMs, `${path}.maxDelayMs`)
   }
 }
 

@@ -1,6 +1,6 @@
 'use strict'
 
-const { FactstrError, messageOf } = require('./error.js')
+const { isFactstrError, messageOf } = require('./error.js')
 
 /** The least time between two reports of progress, in milliseconds. */
 const INTERVAL = 100
@@ -22,20 +22,12 @@ async function callSafely(call) {
 
 /** Never throws, and leaves an error of the application as it is: it may be anything. */
 function warn(error) {
-  const isOurs = isFactstrError(error)
+  const isOurs = isFactstrError(error) && !Object.isFrozen(error)
   const warning = isOurs ? error : new Error(messageOf(error))
   // What Node.js prints below the message: where it comes from.
   const detail = stackOf(isOurs ? error.cause : error)
   if (detail !== undefined) warning.detail ??= detail
   process.emitWarning(warning)
-}
-
-function isFactstrError(error) {
-  try {
-    return error instanceof FactstrError && !Object.isFrozen(error)
-  } catch {
-    return false
-  }
 }
 
 function stackOf(error) {

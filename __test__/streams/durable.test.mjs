@@ -343,12 +343,15 @@ describe.each(stores)('durable streams of the $name store', ({ create }) => {
   test('may be reset, while they do not run', async () => {
     const store = create()
     await appendBatches(store, 1, 1, 1, 1)
+    // What is wrong with the stream is told before what is wrong with the position.
+    expect((await failure(store.resetDurableStream(model, 99n))).code).toBe('DurableStreamNotFound')
     const unknown = await failure(store.resetDurableStream(model))
     expect(unknown).toMatchObject({ name: 'FactstrError', code: 'DurableStreamNotFound' })
     const { calls, handle } = recorder()
     const run = async () => {
       calls.length = 0
       const subscription = await store.streamAllDurable(model, handle)
+      expect((await failure(store.resetDurableStream(model, 99n))).code).toBe('DurableStreamActive')
       const active = await failure(store.resetDurableStream(model))
       expect(active.code).toBe('DurableStreamActive')
       await subscription.unsubscribe()

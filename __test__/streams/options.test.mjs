@@ -92,6 +92,7 @@ async function refused(call, code, start) {
   expect(error.code).toBe(code)
   expect(error.message.slice(0, start.length)).toBe(start)
   expect(error.message.length).toBeGreaterThan(start.length)
+  return error
 }
 
 describe.each(stores)('arguments of streams of the $name store', ({ create }) => {
@@ -140,6 +141,45 @@ describe.each(stores)('arguments of streams of the $name store', ({ create }) =>
     for (const [bad, start] of badQueries) {
       await refused(() => store.streamTo(bad, handle), 'InvalidQuery', start)
       await refused(() => store.streamToDurable(name, bad, handle), 'InvalidQuery', start)
+    }
+    expect(await store.listDurableStreams()).toEqual([])
+  })
+
+  test('what throws while it is read is refused', async () => {
+    const store = create()
+    const cause = new Error('gotcha')
+    const raise = () => {
+      throw cause
+    }
+    const throwing = (member, object = {}) =>
+      Object.defineProperty(object, member, { get: raise, enumerable: true })
+    const closed = new Proxy({}, { ownKeys: raise, get: raise })
+    const signal = (member) => ({
+      signal: throwing(member, Object.create(new AbortController().signal))
+    })
+    const calls = [
+      ['stream: ', () => store.streamAllDurable(throwing('name'), handle)],
+      ['stream: ', () => store.streamToDurable(closed, {}, handle)],
+      ['stream: ', () => store.resetDurableStream(throwing('name'))],
+      ['stream: ', () => store.deleteDurableStream(closed)],
+      ['options: ', () => store.streamAllDurable(name, handle, throwing('retry'))],
+      ['options: ', () => store.streamAllDurable(name, handle, closed)]
+    ]
+    for (const retry of [
+      closed,
+      ...['attempts', 'initialDelayMs', 'maxDelayMs'].map((each) => throwing(each))
+    ]) {
+      calls.push(['options.retry: ', () => store.streamAllDurable(name, handle, { retry })])
+    }
+    const signals = [{ signal: closed }, signal('aborted'), signal('addEventListener')]
+    for (const options of signals) {
+      calls.push(['options.signal: ', () => store.streamAll(handle, options)])
+      calls.push(['options.signal: ', () => store.streamToDurable(name, {}, handle, options)])
+      calls.push(['options.signal: ', () => store.read({}, options)[Symbol.asyncIterator]().next()])
+    }
+    for (const [start, call] of calls) {
+      const error = await refused(call, 'InvalidOptions', start)
+      expect(error.cause).toBe(cause)
     }
     expect(await store.listDurableStreams()).toEqual([])
   })

@@ -110,7 +110,7 @@ impl Cursors {
     fn change(
         &self,
         name: &str,
-        change: impl FnOnce(&mut BTreeMap<Arc<str>, Cursor>),
+        change: impl FnOnce(&mut BTreeMap<Arc<str>, Cursor>) -> Result<()>,
     ) -> Result<()> {
         let mut cursors = self.lock();
         match cursors.get(name) {
@@ -118,10 +118,7 @@ impl Cursors {
             Some(cursor) if cursor.active => {
                 Err(EventStoreError::DurableStreamActive(name.to_owned()))
             }
-            Some(_) => {
-                change(&mut cursors);
-                Ok(())
-            }
+            Some(_) => change(&mut cursors),
         }
     }
 }
@@ -192,30 +189,30 @@ impl LogSource for Contents {
     }
 
     fn reset(&self, name: &str, after: u64, reply: Reply<()>) {
-        let position = self.with_log(|log| {
-            if after > log.len() {
-                return Err(EventStoreError::InvalidOptions(format!(
-                    "after: {after} is beyond the newest sequence number, {}",
-                    log.len()
-                )));
-            }
-            let (first, last) = if after == 0 { (0, 0) } else { log.batch(after) };
-            Ok(if after == last { after } else { first - 1 })
-        });
-        reply(position.and_then(|position| {
+        let reset = self.with_log(|log| {
             self.cursors.change(name, |cursors| {
+                if after > log.len() {
+                    return Err(EventStoreError::InvalidOptions(format!(
+                        "after: {after} is beyond the newest sequence number, {}",
+                        log.len()
+                    )));
+                }
+                let (first, last) = if after == 0 { (0, 0) } else { log.batch(after) };
                 if let Some(cursor) = cursors.get_mut(name) {
-                    cursor.position = position;
+                    cursor.position = if after == last { after } else { first - 1 };
                     cursor.lease = self.cursors.next_lease();
                 }
+                Ok(())
             })
-        }));
+        });
+        reply(reset);
     }
 
     fn delete(&self, name: &str, reply: Reply<()>) {
         let deleted = self.len().and_then(|_| {
             self.cursors.change(name, |cursors| {
                 cursors.remove(name);
+                Ok(())
             })
         });
         reply(deleted);
