@@ -389,6 +389,83 @@ async fn a_lease_that_could_not_be_given_back_is_given_back_by_close() {
     }
 }
 
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_end_when_their_file_is_gone() {
+    let read_only = SqliteStoreOptions {
+        read_only: true,
+        ..SqliteStoreOptions::default()
+    };
+    for replace in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let store = SqliteStore::open(&path).unwrap();
+        store.append(events(1)).await.unwrap();
+        let reading = SqliteStore::open_with(&path, read_only).unwrap();
+        let seen = Seen::default();
+        let live = store.stream_all(seen.handler()).await.unwrap();
+        let name = DurableStream::new("one");
+        let durable = store.stream_all_durable(&name, Seen::default().handler());
+        let durable = durable.await.unwrap();
+        let elsewhere = reading.stream_all(seen.handler()).await.unwrap();
+        // Both stores look at the file by now.
+        let other = SqliteStore::open(&path).unwrap();
+        other.append(events(1)).await.unwrap();
+        until(|| seen.calls().len() == 2).await;
+        other.close().await.unwrap();
+        std::fs::rename(&path, folder.path().join("moved.db")).unwrap();
+        if replace {
+            std::fs::write(&path, "another file").unwrap();
+        }
+        for stream in [live, durable, elsewhere] {
+            let closed = tokio::time::timeout(Duration::from_secs(60), stream.closed());
+            let end = closed.await.expect("it ended");
+            assert_eq!(end.reason, StreamEndReason::BackendFailed);
+            let error = end.error.unwrap();
+            assert_eq!(error.code(), "BackendFailure");
+            let message = error.to_string();
+            assert!(message.contains("deleted or replaced"), "{message}");
+            assert!(message.contains("store.db"), "{message}");
+        }
+        store.close().await.unwrap();
+        reading.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_end_when_their_store_can_not_be_watched_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let seen = Seen::default();
+    let stream = store.stream_all(seen.handler()).await.unwrap();
+    let other = SqliteStore::open(&path).unwrap();
+    let connection = Connection::open(&path).unwrap();
+    // A failure that passes is none.
+    for number in 1..=3 {
+        connection
+            .execute_batch("ALTER TABLE events RENAME TO gone; ALTER TABLE gone RENAME TO events")
+            .unwrap();
+        other.append(events(1)).await.unwrap();
+        until(|| seen.calls().len() == number).await;
+    }
+    connection
+        .execute_batch("ALTER TABLE events RENAME TO gone")
+        .unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(60), stream.closed());
+    let end = closed.await.expect("it ended");
+    assert_eq!(end.reason, StreamEndReason::BackendFailed);
+    let message = end.error.unwrap().to_string();
+    assert!(message.contains("no such table"), "{message}");
+    assert!(message.contains("store.db"), "{message}");
+    connection
+        .execute_batch("ALTER TABLE gone RENAME TO events")
+        .unwrap();
+    store.stream_all(seen.handler()).await.unwrap();
+    other.append(events(1)).await.unwrap();
+    until(|| seen.calls().len() == 4).await;
+}
+
 #[tokio::test]
 async fn cursors_are_stored_without_further_commits() {
     let folder = tempfile::tempdir().unwrap();

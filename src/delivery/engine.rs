@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::batch::CommittedBatch;
-use super::ending::store_closed;
+use super::ending::{backend_failed, store_closed};
 use super::hub::Hub;
 use super::page::BatchPage;
 use super::ring::{RING_BATCHES, RING_BYTES};
@@ -151,6 +151,14 @@ impl Delivery {
 
     pub(crate) fn delete(&self, name: &str, reply: Reply<()>) {
         self.source.delete(name, reply);
+    }
+
+    /// Ends all streams, because the store can't be read any more.
+    pub(crate) fn fail(&self, error: &EventStoreError) {
+        let streams: Vec<Arc<Subscription>> = self.lock().watch.streams().cloned().collect();
+        for stream in streams {
+            stream.stop(backend_failed(error.clone()));
+        }
     }
 
     /// Takes no more streams and ends all; `done` is called once all are closed.

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::SqliteStreams;
-use crate::sqlite::database::Database;
+use crate::contract::EventStoreError;
+use crate::sqlite::database::{Database, is_replaced, refuse_moved};
 use crate::sqlite::failure::Result;
 
 /// How often it looks for commits of others.
@@ -17,6 +18,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const STORE_EVERY: Duration = Duration::from_millis(50);
 /// How often a store that holds leases gives a sign of life.
 const TOUCH_EVERY: Duration = Duration::from_secs(1);
+/// Streams end when this many looks in a row have failed, over this long. A shortage of file handles or
+/// of memory passes; a disk that fails does not, and streams that nobody wakes would wait for ever. One
+/// look may wait for a lock as long as the busy timeout, so neither number would do alone.
+const FAILED_LOOKS: u32 = 10;
+const FAILING_FOR: Duration = Duration::from_secs(5);
 
 /// Whether there is something to watch for.
 #[derive(Debug, Default)]
@@ -77,14 +83,18 @@ impl Watcher {
     pub(super) fn run(self) {
         self.database.enter_thread();
         let mut eye = None;
+        let mut failures = Failures::default();
         let (mut stored, mut touched) = (Instant::now(), Instant::now());
         let streams = self.streams.clone();
         while streams.watched.wait(|| streams.leases.has_unreleased()) {
-            if let Err(error) = self.look(&mut eye) {
-                tracing::warn!(%error, "the store could not be watched for other writers");
+            let now = Instant::now();
+            let looked = self.look(&mut eye, now - touched >= TOUCH_EVERY);
+            if let Some(error) = failures.count(looked) {
+                eye = None;
+                self.end_streams(error);
+            } else if failures.count > 0 {
                 eye = None;
             }
-            let now = Instant::now();
             if now - stored >= STORE_EVERY {
                 stored = now;
                 self.streams.store_cursors();
@@ -99,8 +109,15 @@ impl Watcher {
         }
     }
 
-    /// Tells the streams of a new head.
-    fn look(&self, eye: &mut Option<Eye>) -> Result<()> {
+    /// The store can't be read any more, so streams would wait in vain.
+    fn end_streams(&self, error: EventStoreError) {
+        if let Some(delivery) = self.streams.delivery() {
+            delivery.fail(&error.at(&self.database.path));
+        }
+    }
+
+    /// Tells the streams of a new head. `closely`: looks whether the file is still where it was, too.
+    fn look(&self, eye: &mut Option<Eye>, closely: bool) -> Result<()> {
         let eye = match eye {
             Some(eye) => eye,
             None => eye.insert(Eye {
@@ -108,12 +125,43 @@ impl Watcher {
                 version: None,
             }),
         };
+        if closely {
+            refuse_moved(&eye.connection)?;
+        }
         if let Some(head) = eye.changed_head()?
             && let Some(delivery) = self.streams.delivery()
         {
             delivery.observe(head).fire();
         }
         Ok(())
+    }
+}
+
+/// Looks that have failed in a row.
+#[derive(Default)]
+struct Failures {
+    count: u32,
+    since: Option<Instant>,
+}
+
+impl Failures {
+    /// Returns the error that is there to stay; then counts anew.
+    fn count(&mut self, looked: Result<()>) -> Option<EventStoreError> {
+        let Err(error) = looked else {
+            *self = Self::default();
+            return None;
+        };
+        if self.count == 0 {
+            tracing::warn!(%error, "the store could not be watched for other writers");
+        }
+        self.count += 1;
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let stays = self.count >= FAILED_LOOKS && since.elapsed() >= FAILING_FOR;
+        if !stays && !is_replaced(&error) {
+            return None;
+        }
+        *self = Self::default();
+        Some(error)
     }
 }
 
