@@ -305,10 +305,36 @@ describe.each(stores)('durable streams of the $name store', ({ create }) => {
       () => store.streamAllDurable(model, () => {}),
       () => store.streamToDurable(model, {}, () => {}),
       () => store.streamToDurable(model, { filters: [] }, () => {}),
-      () => store.streamToDurable(model, { filters: null }, () => {})
+      () => store.streamToDurable(model, { filters: null }, () => {}),
+      // An alternative without constraints is no filter either, whatever stands beside it.
+      () => store.streamToDurable(model, { filters: [{}] }, () => {}),
+      () => store.streamToDurable(model, { filters: [{ event_types: null }, {}] }, () => {}),
+      () => store.streamToDurable(model, { filters: [{ event_types: ['a'] }, {}] }, () => {})
     ]
     for (const one of [...register, ...register.toReversed()]) await (await one()).unsubscribe()
     expect(await store.listDurableStreams()).toHaveLength(1)
+    const some = [{ filters: [{ payload_predicates: [{}] }] }, { filters: [{ event_types: [] }] }]
+    for (const query of some) {
+      const error = await failure(store.streamToDurable(model, query, () => {}))
+      expect(error.code).toBe('DurableStreamQueryMismatch')
+    }
+  })
+
+  test('are the same with the same event types, however often and in whatever order', async () => {
+    const store = create()
+    const types = [
+      ['a', 'b'],
+      ['b', 'a'],
+      ['b', 'a', 'b']
+    ]
+    for (const event_types of [...types, ...types.toReversed()]) {
+      const query = { filters: [{ event_types }] }
+      await (await store.streamToDurable(model, query, () => {})).unsubscribe()
+    }
+    const error = await failure(
+      store.streamToDurable(model, { filters: [{ event_types: ['a'] }] }, () => {})
+    )
+    expect(error.code).toBe('DurableStreamQueryMismatch')
   })
 
   test('are listed by name', async () => {

@@ -55,12 +55,13 @@ impl Number {
 }
 
 /// Filters as text, without what changes nothing: the order of members and of alternatives, repeated
-/// alternatives, the form of numbers, `null` instead of an absent member or of no filters.
+/// alternatives, the form of numbers, `null` instead of an absent member or of no filters, a filter that
+/// every event matches instead of none.
 pub(crate) fn canonical_filters(text: &str) -> String {
     let filters = parse_value(text).unwrap_or(Value::Null);
     let mut text = String::new();
     match filters {
-        Value::Array(filters) if !filters.is_empty() => {
+        Value::Array(filters) if !filters.is_empty() && !filters.iter().any(is_everything) => {
             write_alternatives(&mut text, &filters, |text, filter| {
                 for key in ["event_types", "payload_predicates"] {
                     match filter.get(key) {
@@ -75,6 +76,13 @@ pub(crate) fn canonical_filters(text: &str) -> String {
         _ => text.push('*'),
     }
     text
+}
+
+/// Whether a filter constrains nothing.
+fn is_everything(filter: &Value) -> bool {
+    ["event_types", "payload_predicates"]
+        .iter()
+        .all(|&key| !matches!(filter.get(key), Some(Value::Array(_))))
 }
 
 fn write_alternatives(text: &mut String, values: &[Value], write: fn(&mut String, &Value)) {
@@ -156,13 +164,17 @@ mod tests {
             r#"[{"payload_predicates":[null,{"y":[2,1.0,1],"x":1e0}],"event_types":["b","a","a"]}]"#,
         ];
         assert_eq!(canonical_filters(same[0]), canonical_filters(same[1]));
-        let everything = ["null", "[]"].map(canonical_filters);
-        assert_eq!(everything[0], everything[1]);
-        let absent = [r#"[{"event_types":null}]"#, "[{}]"].map(canonical_filters);
-        assert_eq!(absent[0], absent[1]);
+        let everything = [
+            "[]",
+            "[{}]",
+            r#"[{"event_types":null}]"#,
+            r#"[{"event_types":["a"]},{"payload_predicates":null}]"#,
+        ];
+        for filters in everything {
+            assert_eq!(canonical_filters(filters), canonical_filters("null"));
+        }
         let different = [
             "null",
-            "[{}]",
             r#"[{"event_types":[]}]"#,
             r#"[{"payload_predicates":[]}]"#,
             r#"[{"event_types":["*"]}]"#,
