@@ -157,6 +157,34 @@ fn records_come_as_they_were_appended() {
 }
 
 #[test]
+fn durable_streams_are_listed_with_the_head() {
+    on_every_store(|store| async move {
+        store
+            .stream_all_durable(&named("all"), Seen::default().handler())
+            .await
+            .unwrap();
+        let listed = store.list_durable_streams().await.unwrap();
+        assert_eq!((listed.len(), listed[0].position), (1, 0));
+        assert_eq!(listed[0].head_sequence_number, None);
+        let writer = tokio::spawn({
+            let store = store.clone();
+            async move {
+                for number in 1..=500 {
+                    store.append(batch(number..=number)).await.unwrap();
+                }
+            }
+        });
+        // However busy the store is, no stream is ahead of it.
+        while !writer.is_finished() {
+            let listed = store.list_durable_streams().await.unwrap();
+            assert!(listed[0].head_sequence_number.unwrap_or(0) >= listed[0].position);
+        }
+        let listed = store.list_durable_streams().await.unwrap();
+        assert_eq!(listed[0].head_sequence_number, Some(500));
+    });
+}
+
+#[test]
 fn durable_streams_replay_and_go_on() {
     on_every_store(|store| async move {
         store.append(batch(1..=3)).await.unwrap();

@@ -127,9 +127,14 @@ impl Delivery {
         }));
     }
 
-    /// A stream of this store may be further than its stored cursor.
+    /// A stream of this store may be further than its stored cursor, and the head than it was when the
+    /// cursors were read.
     fn refresh(&self, listed: &mut [DurableStreamInfo]) {
         let hub = self.lock();
+        let head = Some(hub.head).filter(|&head| head > 0);
+        for info in listed.iter_mut() {
+            info.head_sequence_number = info.head_sequence_number.max(head);
+        }
         for stream in hub.watch.streams() {
             let Some(durable) = &stream.durable else {
                 continue;
