@@ -5,9 +5,9 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 
 import { openAt } from '../processes/place.mjs'
-import { ended, start } from '../processes/processes.mjs'
+import { ended, message, start } from '../processes/processes.mjs'
 import { closing, collect, lasting, numbersOf, temporaryFolder } from '../stores.mjs'
-import { appendBatches, recorder, until, upTo } from './streams.mjs'
+import { appendBatches, failure, recorder, until, upTo } from './streams.mjs'
 
 /** The calls that a process of `stream.mjs` has noted; the last line may be cut by a kill. */
 function notedCalls(path) {
@@ -24,6 +24,18 @@ function follow(child) {
     if (registered) state.isRegistered = true
   })
   return state
+}
+
+/** Tells a process of `holder.mjs` what to do. */
+function commander(child) {
+  const waiting = new Map()
+  let last = 0
+  child.on('message', ([id, answer]) => waiting.get(id)?.(answer))
+  return (command, argument) =>
+    new Promise((resolve) => {
+      waiting.set(++last, resolve)
+      child.send([last, command, argument])
+    })
 }
 
 describe.each(lasting)('processes on one $name store', ({ place }) => {
@@ -187,5 +199,42 @@ describe.each(lasting)('processes on one $name store', ({ place }) => {
     const [stream] = await store.listDurableStreams()
     expect(stream).toMatchObject({ position: 5n, active: false })
     expect(notedCalls(other.notes).flat().slice(-3)).toEqual([3, 4, 5])
+  })
+
+  test('a lease that was lost is given back in vain, even if its store has the name again', async () => {
+    const shared = place()
+    const store = closing(await openAt(shared))
+    const child = start('holder.mjs', shared)
+    await message(child)
+    const tell = commander(child)
+    const model = { name: 'model' }
+    expect(await tell('register', 'model')).toBe(0)
+    await appendBatches(store, 1)
+    await until(async () => (await tell('calls', 0)).length === 1)
+
+    // Its call is still running when somebody else has the name, handles the batch and leaves.
+    child.kill('SIGSTOP')
+    const heir = recorder()
+    const subscription = await store.streamAllDurable(model, heir.handle, { ifActive: 'wait' })
+    expect(heir.calls).toEqual([[1]])
+    child.kill('SIGCONT')
+    await subscription.unsubscribe()
+    expect(await subscription.closed).toEqual({ reason: 'unsubscribed' })
+
+    expect(await tell('register', 'model')).toBe(1)
+    await tell('settle')
+    expect(await tell('closed', 0)).toBe('backend-failed')
+    // The second lease is as good as any.
+    expect(await tell('register', 'model')).toBe('DurableStreamActive')
+    const refused = await failure(store.streamAllDurable(model, heir.handle))
+    expect(refused.code).toBe('DurableStreamActive')
+    await appendBatches(store, 1)
+    await until(async () => (await tell('calls', 1)).length === 1)
+    expect(await tell('calls', 0)).toEqual([[1]])
+    expect(await tell('calls', 1)).toEqual([[2]])
+    void tell('end')
+    expect(await ended(child)).toBe(0)
+    const [stream] = await store.listDurableStreams()
+    expect(stream).toMatchObject({ position: 2n, active: false })
   })
 })
