@@ -467,6 +467,39 @@ async fn streams_end_when_their_store_can_not_be_watched_any_more() {
 }
 
 #[tokio::test]
+async fn a_holder_ends_if_its_store_takes_the_name_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let name = DurableStream::new("one");
+    let lost = Seen::default();
+    let stream = store
+        .stream_all_durable(&name, lost.handler())
+        .await
+        .unwrap();
+    // Somebody else has had the name, which this store has not noticed.
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch("UPDATE durable_streams SET owner = NULL, fencing = fencing + 1")
+        .unwrap();
+    let seen = Seen::default();
+    let anew = store
+        .stream_all_durable(&name, seen.handler())
+        .await
+        .unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(60), stream.closed());
+    let end = closed.await.expect("it ended");
+    assert_eq!(end.reason, StreamEndReason::BackendFailed);
+    store.append(events(1)).await.unwrap();
+    until(|| anew.position() == 1).await;
+    assert_eq!((lost.calls(), seen.calls()), (vec![], vec![vec![1]]));
+    let refused = store.stream_all_durable(&name, seen.handler()).await;
+    assert_eq!(refused.unwrap_err().code(), "DurableStreamActive");
+    anew.unsubscribe().await;
+    assert_eq!(anew.closed().await.reason, StreamEndReason::Unsubscribed);
+}
+
+#[tokio::test]
 async fn cursors_are_stored_without_further_commits() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");

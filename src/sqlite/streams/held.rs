@@ -94,7 +94,8 @@ impl HeldLeases {
         !self.lock().unreleased.is_empty()
     }
 
-    /// Keeps a lease that was taken in the file.
+    /// Keeps a lease that was taken in the file. One that this store still has of that name was lost
+    /// without a word.
     pub(super) fn keep(
         &self,
         name: Arc<str>,
@@ -114,7 +115,11 @@ impl HeldLeases {
         });
         let mut state = self.lock();
         state.unreleased.remove(&name);
-        state.held.insert(name, lease.clone());
+        let before = state.held.insert(name, lease.clone());
+        drop(state);
+        if let Some(before) = before {
+            before.lose();
+        }
         lease
     }
 
