@@ -68,17 +68,21 @@
 #![cfg_attr(not(feature = "node"), allow(dead_code, unused_imports))]
 
 mod contract;
-#[cfg(any(feature = "memory", feature = "sqlite"))]
+#[cfg(any(feature = "memory", feature = "sqlite", feature = "postgres"))]
 mod delivery;
-#[cfg(any(feature = "memory", feature = "sqlite"))]
+#[cfg(any(feature = "memory", feature = "sqlite", feature = "postgres"))]
 mod index;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "node")]
 mod node;
-#[cfg(any(feature = "memory", feature = "sqlite"))]
+#[cfg(any(feature = "memory", feature = "sqlite", feature = "postgres"))]
 mod payload;
-#[cfg(any(feature = "memory", feature = "sqlite"))]
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "memory", feature = "sqlite", feature = "postgres"))]
+mod runtime;
+#[cfg(any(feature = "memory", feature = "sqlite", feature = "postgres"))]
 mod selection;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -91,5 +95,7 @@ pub use contract::{
 };
 #[cfg(feature = "memory")]
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresStoreOptions, TlsOptions};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Durability, SqliteStore, SqliteStoreOptions};

@@ -3,12 +3,12 @@
 use std::future::{Future, poll_fn};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::chunk::{Chunk, DeliveredBatch};
@@ -20,12 +20,11 @@ use crate::contract::{
     EventRecord, EventStoreError, EventStream, HandleStream, RunningStream, StreamEnd,
     StreamHandlerError, StreamOptions, StreamProgress,
 };
+use crate::runtime::own_runtime;
 use crate::selection::{RecordSink, RowSink};
 
 /// The least time between two calls of `on_progress`.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-/// Threads of the crate's own runtime.
-const THREADS: usize = 2;
 
 tokio::task_local! {
     /// The stream whose handler runs here.
@@ -76,22 +75,6 @@ pub(crate) async fn run(
         }
         Ok(Err(end)) => Err(end.error.unwrap_or(EventStoreError::StoreClosed)),
         Err(_) => Err(EventStoreError::StoreClosed),
-    }
-}
-
-fn own_runtime() -> Result<Handle, EventStoreError> {
-    static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
-    let runtime = RUNTIME.get_or_init(|| {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("factstr-streams")
-            .enable_all()
-            .build()
-            .map_err(|error| format!("the runtime of the streams can't be started: {error}"))
-    });
-    match runtime {
-        Ok(runtime) => Ok(runtime.handle().clone()),
-        Err(error) => Err(EventStoreError::BackendFailure(error.clone())),
     }
 }
 

@@ -1,0 +1,17 @@
+//! From a URL to connections: what it means, how servers are tried, TLS, the pool, what can fail.
+
+mod conninfo;
+mod dial;
+mod failure;
+mod parameters;
+mod pool;
+mod session;
+mod target;
+mod tls;
+mod uri;
+mod verifier;
+
+pub(crate) use failure::{Failure, FailureKind};
+pub(crate) use pool::{Connections, PooledClient};
+pub(crate) use session::{Canceller, ConnectionEvent, Session};
+pub(crate) use target::ConnectionTarget;

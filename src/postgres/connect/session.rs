@@ -1,0 +1,201 @@
+//! One open connection: who drives it, who hears of it, and who cancels what takes too long on it.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::ops::{Deref, DerefMut};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::ClientWrapper;
+use tokio::runtime::Handle;
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::Timeout;
+use tokio_postgres::{AsyncMessage, CancelToken};
+
+use super::dial::Dialled;
+use super::failure::{Failure, FailureKind};
+use super::target::ConnectionTarget;
+
+/// How much later than the server's own limit the client's comes: the server's answer is definite.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long a cancelled statement may take to answer before its connection is given up.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// What a connection tells on its own.
+#[derive(Debug)]
+pub(crate) enum ConnectionEvent {
+    /// A notice or a notification.
+    Message(Box<AsyncMessage>),
+    /// The connection ended; without a failure if this side ended it. It is the last event.
+    Ended(Option<Failure>),
+}
+
+/// An open connection, as tokio-postgres' client with a cache of prepared statements.
+///
+/// Dropped, it says goodbye to the server in the background.
+pub(crate) struct Session {
+    client: ClientWrapper,
+    canceller: Arc<Canceller>,
+}
+
+impl Session {
+    /// Has the runtime drive a new connection.
+    pub(super) fn start(
+        dialled: Dialled,
+        target: &Arc<ConnectionTarget>,
+        runtime: &Handle,
+        on_event: impl FnMut(ConnectionEvent) + Send + 'static,
+    ) -> (Self, JoinHandle<()>) {
+        let place: Arc<str> = dialled.place.into();
+        let cancel = dialled.client.cancel_token();
+        let driver = runtime.spawn(drive(dialled.connection, place.clone(), on_event));
+        let canceller = Canceller {
+            cancel,
+            target: target.clone(),
+            place,
+            driver: driver.abort_handle(),
+            runtime: runtime.clone(),
+        };
+        // The wrapper aborts the task that it is given when it is dropped, without a goodbye, about
+        // which servers complain in their logs. The driver ends by itself.
+        let nothing = runtime.spawn(std::future::ready(()));
+        let session = Self {
+            client: ClientWrapper::new(dialled.client, nothing),
+            canceller: Arc::new(canceller),
+        };
+        (session, driver)
+    }
+
+    /// `host:port/database as user`, for messages.
+    pub(crate) fn place(&self) -> &str {
+        &self.canceller.place
+    }
+
+    /// What cancels statements of this connection, usable while the connection is borrowed.
+    pub(crate) fn canceller(&self) -> Arc<Canceller> {
+        self.canceller.clone()
+    }
+
+    /// A failure of a statement on this connection.
+    pub(crate) fn failure(&self, error: &tokio_postgres::Error) -> Failure {
+        Failure::of_statement(error, self.place())
+    }
+}
+
+impl Deref for Session {
+    type Target = ClientWrapper;
+
+    fn deref(&self) -> &ClientWrapper {
+        &self.client
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut ClientWrapper {
+        &mut self.client
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_tuple("Session")
+            .field(&self.place())
+            .finish()
+    }
+}
+
+/// Cancels statements of one connection.
+pub(crate) struct Canceller {
+    cancel: CancelToken,
+    target: Arc<ConnectionTarget>,
+    place: Arc<str>,
+    driver: AbortHandle,
+    runtime: Handle,
+}
+
+impl Canceller {
+    /// Runs statements, and cancels them when they take longer than the limit and the grace that lets
+    /// the server's own `statement_timeout` answer first. Zero means without a limit.
+    ///
+    /// [`FailureKind::Timeout`] says that nothing was done. If the server does not even answer the
+    /// cancel request in time, the failure is [`FailureKind::Lost`]. After a cancel request the
+    /// connection has ended in any case: the request might be late, and hit the next statement.
+    pub(crate) async fn with_timeout<T>(
+        &self,
+        limit: Duration,
+        statements: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Failure> {
+        let failed = |error| Failure::of_statement(&error, &self.place);
+        let mut statements = pin!(statements);
+        if limit.is_zero() {
+            return statements.await.map_err(failed);
+        }
+        let patience = limit.saturating_add(GRACE);
+        if let Ok(answer) = self.within(patience, statements.as_mut()).await {
+            return answer.map_err(failed);
+        }
+        self.runtime.spawn(self.request());
+        let answer = self.within(LAST_WORD, statements).await;
+        self.end();
+        if let Ok(answer) = answer {
+            return answer.map_err(failed);
+        }
+        let message = format!(
+            "a statement took longer than {limit:?}, and {} did not answer the request to cancel it",
+            self.place
+        );
+        Err(Failure::new(FailureKind::Lost, message))
+    }
+
+    /// Ends the connection at once, whatever is on its way.
+    pub(crate) fn end(&self) {
+        self.driver.abort();
+    }
+
+    /// Asks the server to cancel what runs, by a connection of its own that is encrypted as the first.
+    fn request(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (cancel, target, place) =
+            (self.cancel.clone(), self.target.clone(), self.place.clone());
+        async move {
+            let settings = target.tls.clone();
+            let connector = tokio::task::spawn_blocking(move || settings.connector()).await;
+            let failure = match connector {
+                Ok(Ok(connector)) => match cancel.cancel_query(connector).await {
+                    Ok(()) => return,
+                    Err(error) => error.to_string(),
+                },
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!(%failure, %place, "a statement can't be cancelled");
+        }
+    }
+
+    /// A timeout that any executor may poll.
+    fn within<F: Future>(&self, limit: Duration, future: F) -> Timeout<F> {
+        let _context = self.runtime.enter();
+        tokio::time::timeout(limit, future)
+    }
+}
+
+async fn drive<S, T>(
+    mut connection: tokio_postgres::Connection<S, T>,
+    place: Arc<str>,
+    mut on_event: impl FnMut(ConnectionEvent),
+) where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let failure = loop {
+        match poll_fn(|context| connection.poll_message(context)).await {
+            Some(Ok(message)) => on_event(ConnectionEvent::Message(Box::new(message))),
+            Some(Err(error)) => break Some(Failure::of_statement(&error, &place)),
+            None => break None,
+        }
+    };
+    // The statements that wait hear of it before.
+    drop(connection);
+    on_event(ConnectionEvent::Ended(failure));
+}
