@@ -11,6 +11,9 @@ mod tls;
 mod uri;
 mod verifier;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use failure::{Failure, FailureKind};
 pub(crate) use pool::{Connections, PooledClient};
 pub(crate) use session::{Canceller, ConnectionEvent, Session};

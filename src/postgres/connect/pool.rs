@@ -155,6 +155,7 @@ impl fmt::Debug for Connections {
 }
 
 /// Makes the connections of the pool, and decides which ones are still good.
+#[derive(Debug)]
 pub(crate) struct Dialler {
     target: Arc<ConnectionTarget>,
     runtime: Handle,

@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
@@ -55,6 +56,7 @@ impl Session {
             target: target.clone(),
             place,
             driver: driver.abort_handle(),
+            ended: AtomicBool::new(false),
             runtime: runtime.clone(),
         };
         // The wrapper aborts the task that it is given when it is dropped, without a goodbye, about
@@ -70,6 +72,11 @@ impl Session {
     /// `host:port/database as user`, for messages.
     pub(crate) fn place(&self) -> &str {
         &self.canceller.place
+    }
+
+    /// Whether the connection has ended, from either side.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.canceller.ended.load(Ordering::Acquire) || self.client.is_closed()
     }
 
     /// What cancels statements of this connection, usable while the connection is borrowed.
@@ -112,6 +119,8 @@ pub(crate) struct Canceller {
     target: Arc<ConnectionTarget>,
     place: Arc<str>,
     driver: AbortHandle,
+    /// Set before the driver has noticed.
+    ended: AtomicBool,
     runtime: Handle,
 }
 
@@ -151,6 +160,7 @@ impl Canceller {
 
     /// Ends the connection at once, whatever is on its way.
     pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
         self.driver.abort();
     }
 

@@ -1,0 +1,94 @@
+use std::time::Duration;
+
+use super::server::Server;
+use super::{asked, connected, connections, futures};
+use crate::postgres::PostgresStoreOptions;
+use crate::postgres::connect::FailureKind;
+
+fn with_limit(limit: Duration) -> PostgresStoreOptions {
+    PostgresStoreOptions {
+        statement_timeout: limit,
+        ..PostgresStoreOptions::default()
+    }
+}
+
+#[test]
+fn the_server_cancels_by_a_setting_of_one_transaction() {
+    let server = Server::start();
+    let pool = connections(&server.url(), &with_limit(Duration::from_millis(50)));
+    assert_eq!(pool.statement_timeout_setting(), "50");
+    let mut session = futures(pool.get()).unwrap();
+    let canceller = session.canceller();
+    let failure = futures(canceller.with_timeout(pool.statement_timeout(), async {
+        let transaction = session.transaction().await?;
+        let set = "SELECT set_config('statement_timeout', $1, true)";
+        transaction
+            .query(set, &[&pool.statement_timeout_setting()])
+            .await?;
+        transaction.query("SELECT pg_sleep(60)", &[]).await
+    }))
+    .unwrap_err();
+    assert_eq!(failure.kind(), FailureKind::Timeout, "{failure}");
+    assert!(!failure.leaves_outcome_open());
+    assert!(failure.to_string().contains("57014"), "{failure}");
+    // The connection is as good as before.
+    assert_eq!(
+        asked(&session, "SELECT current_setting('statement_timeout')"),
+        "0"
+    );
+}
+
+#[test]
+fn the_client_cancels_what_the_server_does_not() {
+    let server = Server::start();
+    let pool = connections(&server.url(), &with_limit(Duration::from_millis(50)));
+    let session = futures(pool.get()).unwrap();
+    let pid = asked(&session, "SELECT pg_backend_pid()::text");
+    let sleep = session.query("SELECT pg_sleep(600)", &[]);
+    let failure = futures(pool.with_timeout(&session, sleep)).unwrap_err();
+    assert_eq!(failure.kind(), FailureKind::Timeout, "{failure}");
+    assert!(failure.to_string().contains("57014"), "{failure}");
+    // A late cancel request must not hit the next statement.
+    drop(session);
+    let session = futures(pool.get()).unwrap();
+    assert_ne!(asked(&session, "SELECT pg_backend_pid()::text"), pid);
+}
+
+#[test]
+fn what_is_quick_enough_is_not_touched() {
+    let server = Server::start();
+    for limit in [Duration::ZERO, Duration::from_secs(60)] {
+        let pool = connections(&server.url(), &with_limit(limit));
+        let session = futures(pool.get()).unwrap();
+        let rows = futures(pool.with_timeout(&session, session.query("SELECT 1", &[]))).unwrap();
+        assert_eq!(rows.len(), 1);
+    }
+    let setting =
+        |limit| connections(&server.url(), &with_limit(limit)).statement_timeout_setting();
+    assert_eq!(setting(Duration::ZERO), "0");
+    assert_eq!(setting(Duration::from_micros(1)), "1");
+    assert_eq!(setting(Duration::from_secs(30)), "30000");
+}
+
+#[test]
+fn a_server_that_does_not_answer_leaves_the_outcome_open() {
+    let server = Server::start();
+    let pool = connections(&server.url(), &with_limit(Duration::from_millis(1)));
+    let session = futures(pool.get()).unwrap();
+    let pid = asked(&session, "SELECT pg_backend_pid()::text");
+    let stopped = std::process::Command::new("kill")
+        .args(["-STOP", &pid])
+        .status();
+    assert!(stopped.unwrap().success());
+    let failure = futures(pool.with_timeout(&session, session.query("SELECT 1", &[])));
+    let failure = failure.unwrap_err();
+    let freed = std::process::Command::new("kill")
+        .args(["-CONT", &pid])
+        .status();
+    assert!(freed.unwrap().success());
+    assert_eq!(failure.kind(), FailureKind::Lost, "{failure}");
+    assert!(failure.leaves_outcome_open());
+    drop(session);
+    let session = connected(&server.url());
+    assert_ne!(asked(&session, "SELECT pg_backend_pid()::text"), pid);
+}
