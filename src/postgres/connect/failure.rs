@@ -292,7 +292,7 @@ fn tls_sentence(error: &rustls::Error) -> String {
         return error.to_string();
     };
     let why = match wrong {
-        Wrong::UnknownIssuer => "no trusted certificate signed the server's",
+        Wrong::UnknownIssuer | Wrong::BadSignature => "no trusted certificate signed the server's",
         Wrong::Expired | Wrong::ExpiredContext { .. } => "the server's certificate has expired",
         Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
             "the server's certificate is not valid yet"

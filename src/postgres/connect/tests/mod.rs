@@ -1,6 +1,8 @@
 mod urls;
 
 #[cfg(unix)]
+mod certificates;
+#[cfg(unix)]
 mod logins;
 #[cfg(unix)]
 mod pool;
