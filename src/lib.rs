@@ -67,6 +67,8 @@
 // Some shared parts serve one store or the addon only; the build with all features checks them.
 #![cfg_attr(not(feature = "node"), allow(dead_code, unused_imports))]
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod appending;
 mod contract;
 #[cfg(any(feature = "memory", feature = "sqlite", feature = "postgres"))]
 mod delivery;
@@ -96,6 +98,6 @@ pub use contract::{
 #[cfg(feature = "memory")]
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
-pub use postgres::{PostgresStoreOptions, TlsOptions};
+pub use postgres::{PostgresStore, PostgresStoreOptions, TlsOptions};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Durability, SqliteStore, SqliteStoreOptions};

@@ -13,7 +13,8 @@ use super::streams::NativeStreams;
 use crate::contract::{AppendResult, EventStoreError};
 use crate::payload::{CompiledQuery, PreparedBatch};
 use crate::selection::PAGE_BYTES;
-use crate::sqlite::{ContextVersions, Durability, LogSnapshot, SqliteStore, SqliteStoreOptions};
+use crate::selection::ContextVersions;
+use crate::sqlite::{Durability, LogSnapshot, SqliteStore, SqliteStoreOptions};
 
 /// The SQLite store for `index.js`. Every call returns at once; its answer comes later, under the id
 /// that it was given.

@@ -11,11 +11,11 @@ mod matching;
 mod query;
 mod value;
 
-pub(crate) use batch::PreparedBatch;
+pub(crate) use batch::{PreparedBatch, PreparedEvent};
 pub(crate) use canonical::canonical_filters;
 pub(crate) use facet::stored_facets;
 pub(crate) use facet::{Facet, FacetHash};
-pub(crate) use query::{CompiledFilter, CompiledQuery, filters_to_query};
+pub(crate) use query::{CompiledFilter, CompiledQuery, filters_of_stored_query, filters_to_query};
 pub(crate) use value::parse_value;
 
 use std::sync::LazyLock;

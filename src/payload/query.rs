@@ -284,6 +284,15 @@ pub(crate) fn filters_to_query(text: &str) -> EventQuery {
     }
 }
 
+/// The filters in a query as release 0.5.2 stored it: `{"filters": …, "min_sequence_number": …}`.
+pub(crate) fn filters_of_stored_query(query: &str) -> Option<String> {
+    let query = parse_value(query).ok()?;
+    match query.get("filters")? {
+        filters @ (Value::Null | Value::Array(_)) => Some(filters.to_string()),
+        _ => None,
+    }
+}
+
 fn nested_within(value: &Value, levels: u32) -> bool {
     match value {
         Value::Array(elements) => {

@@ -78,6 +78,8 @@ fn check_schema(schema: &str) -> Result<(), EventStoreError> {
         "at most 63 bytes of UTF-8"
     } else if has_nul(schema) {
         "it must not contain U+0000"
+    } else if schema.contains("$factstr$") {
+        "'$factstr$' quotes the store's functions"
     } else if schema.starts_with("pg_") {
         "names that start with 'pg_' belong to PostgreSQL"
     } else {

@@ -1,11 +1,13 @@
 //! What a query, a read and a condition select from a snapshot: one meaning for every store.
 
+mod context_versions;
 mod rows;
 mod time_text;
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
+pub(crate) use context_versions::ContextVersions;
 pub(crate) use rows::{PAGE_BYTES, RecordSink, RowSink, now_in_micros, occurred_at_from_micros};
 pub(crate) use time_text::TimeText;
 
@@ -234,30 +236,37 @@ pub(crate) fn read_records(
     compiled: &CompiledQuery,
     options: &ReadOptions,
 ) -> Result<ReadPage, EventStoreError> {
-    let request = PageRequest {
+    let mut sink = RecordSink::default();
+    let end = page(snapshot, compiled, read_request(options), &mut sink)?;
+    Ok(ReadPage {
+        event_records: sink.into_records()?,
+        next: next_page(options, end),
+    })
+}
+
+/// What a page of a read for the Rust API takes.
+pub(crate) fn read_request(options: &ReadOptions) -> PageRequest {
+    PageRequest {
         after: options.after.unwrap_or(0),
         before: options.before,
         backwards: options.backwards,
         max_rows: options.page_size.get(),
         max_bytes: PAGE_BYTES,
+    }
+}
+
+/// The options that read the page after one that ended so.
+pub(crate) fn next_page(options: &ReadOptions, end: PageEnd) -> Option<ReadOptions> {
+    let last = end.last.filter(|_| !end.complete)?;
+    let (after, before) = if options.backwards {
+        (options.after, last)
+    } else {
+        (Some(last), end.before)
     };
-    let mut sink = RecordSink::default();
-    let end = page(snapshot, compiled, request, &mut sink)?;
-    let next = end.last.filter(|_| !end.complete).map(|last| {
-        let (after, before) = if options.backwards {
-            (options.after, last)
-        } else {
-            (Some(last), end.before)
-        };
-        ReadOptions {
-            after,
-            before: Some(before),
-            ..*options
-        }
-    });
-    Ok(ReadPage {
-        event_records: sink.into_records()?,
-        next,
+    Some(ReadOptions {
+        after,
+        before: Some(before),
+        ..*options
     })
 }
 

@@ -6,13 +6,12 @@
 //! - Format 3 adds [`streams.sql`](sql/streams.sql).
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
-use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::failure::Result;
 use crate::contract::EventStoreError;
-use crate::payload::parse_value;
+use crate::payload::filters_of_stored_query;
 
 /// The format that this version writes.
 const NEWEST: i64 = 3;
@@ -200,7 +199,7 @@ fn migrate_from_2(transaction: &Transaction) -> Result<()> {
     while let Some(row) = rows.next()? {
         let (name, query, position): (String, String, u64) =
             (row.get(0)?, row.get(1)?, row.get(2)?);
-        let filters = filters_of(&query).ok_or_else(|| {
+        let filters = filters_of_stored_query(&query).ok_or_else(|| {
             unsupported(format!(
                 "the query of the durable stream '{name}' can't be read"
             ))
@@ -208,15 +207,6 @@ fn migrate_from_2(transaction: &Transaction) -> Result<()> {
         write.execute(params![name, filters, position])?;
     }
     Ok(())
-}
-
-/// The filters in a stored query: `{"filters": …, "min_sequence_number": …}`.
-fn filters_of(query: &str) -> Option<String> {
-    let query = parse_value(query).ok()?;
-    match query.get("filters")? {
-        filters @ (Value::Null | Value::Array(_)) => Some(filters.to_string()),
-        _ => None,
-    }
 }
 
 fn micros(text: &str) -> Option<i64> {

@@ -1,6 +1,5 @@
 //! The embedded, persistent store: one SQLite file, shared safely by several processes.
 
-mod context_versions;
 mod database;
 mod failure;
 mod format;
@@ -39,7 +38,8 @@ use self::streams::{HeldLeases, SqliteStreams};
 use self::tail::Tail;
 use self::threads::Threads;
 use self::write_connection::WriteConnection;
-use self::writer::{AppendRequest, Condition, Maintenance, Writer, answer_all};
+use self::writer::{Maintenance, Writer};
+use crate::appending::{AppendRequest, Condition, answer_all};
 use crate::contract::{
     AppendResult, DurableStream, DurableStreamInfo, DurableStreamOptions, EventQuery, EventStore,
     EventStoreError, EventStream, HandleStream, NewEvent, QueryResult, ReadOptions, ReadPage,
@@ -47,9 +47,8 @@ use crate::contract::{
 };
 use crate::delivery::{Delivery, is_inside_handler};
 use crate::payload::{CompiledQuery, PreparedBatch, refuse_arbitrary_precision};
-use crate::selection;
+use crate::selection::{self, ContextVersions};
 
-pub(crate) use self::context_versions::ContextVersions;
 pub(crate) use self::snapshot::LogSnapshot;
 pub use options::{Durability, SqliteStoreOptions};
 

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 use rusqlite::{Connection, params};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::context_versions::ContextVersions;
 use super::database::refuse_moved;
 use super::failure::{Result, guarded, shortened_log};
 use super::indexer;
@@ -18,10 +16,11 @@ use super::snapshot::LogSnapshot;
 use super::streams::{HeldLeases, release_rest};
 use super::tail::TailSegment;
 use super::write_connection::{WriteConnection, execute};
+use crate::appending::{AppendRequest, Condition, answer_all};
 use crate::contract::{AppendResult, EventStoreError};
 use crate::delivery::{CommittedBatch, Delivery};
-use crate::payload::{CompiledQuery, PreparedBatch};
-use crate::selection::{self, KnownVersion, now_in_micros};
+use crate::payload::PreparedBatch;
+use crate::selection::{self, ContextVersions, KnownVersion, now_in_micros};
 
 /// One commit takes at most this many requests and about this many bytes.
 const GROUP_REQUESTS: usize = 1_024;
@@ -32,24 +31,6 @@ const MOST_BACKLOG: usize = 16;
 /// How long the writer looks for more before it sleeps; waking it takes the caller some 25 µs. A caller
 /// that reads a context and decides is back within this time.
 const ALERT: Duration = Duration::from_micros(200);
-
-/// Takes the verdict on a request.
-pub(super) type Reply = Box<dyn FnOnce(Result<AppendResult>) + Send>;
-
-/// A batch that waits to be committed.
-pub(super) struct AppendRequest {
-    pub(super) batch: PreparedBatch,
-    pub(super) condition: Option<Condition>,
-    pub(super) reply: Reply,
-    /// The request's share of the queue, given back when it leaves it.
-    pub(super) share: Option<OwnedSemaphorePermit>,
-}
-
-/// The newest match of `query` must be `expected`.
-pub(super) struct Condition {
-    pub(super) query: CompiledQuery,
-    pub(super) expected: Option<u64>,
-}
 
 /// Work on the index that has to be done by the writer's connection.
 pub(super) type Maintenance = Box<dyn FnOnce(&Connection) + Send>;
@@ -401,12 +382,6 @@ enum CommitError {
     /// Some request could not be decided or written.
     Request(EventStoreError),
     Commit(EventStoreError),
-}
-
-pub(super) fn answer_all(group: impl IntoIterator<Item = AppendRequest>, error: &EventStoreError) {
-    for request in group {
-        (request.reply)(Err(error.clone()));
-    }
 }
 
 fn insert(

@@ -17,5 +17,5 @@ mod tests;
 
 pub(crate) use failure::{Failure, FailureKind};
 pub(crate) use pool::{Connections, PooledClient};
-pub(crate) use session::{Canceller, ConnectionEvent, Session};
+pub(crate) use session::{ConnectionEvent, Session};
 pub(crate) use target::ConnectionTarget;

@@ -112,6 +112,32 @@ impl Connections {
         ))
     }
 
+    /// A connection outside the pool with a session of its own, in which state can be kept. `None`: there
+    /// is a pooler in between that has not passed on what only a session knows.
+    pub(crate) async fn connect_directly(
+        &self,
+        on_event: impl FnMut(ConnectionEvent) + Send + 'static,
+    ) -> Result<Option<Session>, Failure> {
+        if self.pool.is_closed() {
+            return Err(Failure::closed());
+        }
+        // A pooler refuses a parameter that it does not know, or drops it.
+        let target = Arc::new(self.target.with_setting("factstr.session", "own"));
+        let dialled = match in_context(&self.runtime, Box::pin(dial(&target))).await {
+            Err(failure) if failure.kind() == FailureKind::Rejected => {
+                tracing::debug!(%failure, "there is no session of its own");
+                return Ok(None);
+            }
+            dialled => dialled?,
+        };
+        let (session, _) = Session::start(dialled, &target, &self.runtime, on_event);
+        let sql = "SELECT coalesce(current_setting('factstr.session', true), '')";
+        let rows = session.query_typed(sql, &[]).await;
+        let rows = rows.map_err(|error| session.failure(&error))?;
+        let is_own = rows.first().is_some_and(|row| row.get::<_, &str>(0) == "own");
+        Ok(is_own.then_some(session))
+    }
+
     /// Runs statements of a session within the options' `statement_timeout`.
     pub(crate) async fn with_timeout<T>(
         &self,

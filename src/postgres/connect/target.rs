@@ -143,6 +143,14 @@ impl ConnectionTarget {
     }
 
     /// The database, if the URL names one. The server's default is the user's name.
+    /// The same, and a setting that the session starts with.
+    pub(crate) fn with_setting(&self, name: &str, value: &str) -> Self {
+        let mut target = self.clone();
+        let before = self.config.get_options().unwrap_or_default();
+        target.config.options(format!("{before} -c {name}={value}"));
+        target
+    }
+
     pub(crate) fn database(&self) -> Option<&str> {
         self.config.get_dbname()
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::payload::CompiledQuery;
-use crate::selection::KnownVersion;
+use super::KnownVersion;
 
 /// Contexts remembered, and the longest filters worth remembering, in bytes.
 const MOST_CONTEXTS: usize = 8_192;
@@ -38,7 +38,7 @@ impl ContextVersions {
         }
     }
 
-    pub(super) fn known(&self, query: &CompiledQuery) -> Option<KnownVersion> {
+    pub(crate) fn known(&self, query: &CompiledQuery) -> Option<KnownVersion> {
         self.by_filters
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

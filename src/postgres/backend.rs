@@ -1,0 +1,136 @@
+//! What the parts of one store share: its connections and its statements.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::connect::{Connections, Failure, PooledClient};
+use super::statements::Statements;
+use crate::contract::EventStoreError;
+use crate::runtime::own_runtime;
+use crate::selection::ContextVersions;
+
+pub(super) type Result<T> = std::result::Result<T, EventStoreError>;
+
+/// The arguments of a statement. Their types are told, so that it needs no preparation.
+pub(super) type Arguments<'a> = [(&'a (dyn ToSql + Sync), Type)];
+
+/// Waits between tries to connect grow up to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+pub(super) struct Backend {
+    pub(super) connections: Connections,
+    pub(super) statements: Statements,
+    pub(super) runtime: Handle,
+    pub(super) versions: ContextVersions,
+    /// Tells this store from all others.
+    pub(super) store: i64,
+    /// How long an operation goes on trying while there is no connection.
+    pub(super) patience: Duration,
+}
+
+impl Backend {
+    pub(super) fn new(
+        connections: Connections,
+        schema: &str,
+        patience: Duration,
+    ) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            connections,
+            statements: Statements::new(schema),
+            runtime: own_runtime()?,
+            versions: ContextVersions::default(),
+            store: draw_number(),
+            patience,
+        }))
+    }
+
+    /// Runs a statement that may be repeated, if a connection is lost.
+    pub(super) async fn ask(&self, statement: &str, arguments: &Arguments<'_>) -> Result<Vec<Row>> {
+        self.retry(|| async {
+            let client = self.connections.get().await?;
+            self.ask_on(&client, statement, arguments).await
+        })
+        .await
+        .map_err(EventStoreError::from)
+    }
+
+    /// Runs a statement that may be repeated and has one row.
+    pub(super) async fn ask_one(&self, statement: &str, arguments: &Arguments<'_>) -> Result<Row> {
+        let rows = self.ask(statement, arguments).await?;
+        rows.into_iter().next().ok_or_else(no_row)
+    }
+
+    async fn ask_on(
+        &self,
+        client: &PooledClient,
+        statement: &str,
+        arguments: &Arguments<'_>,
+    ) -> std::result::Result<Vec<Row>, Failure> {
+        let running = client.query_typed(statement, arguments);
+        self.connections.with_timeout(client, running).await
+    }
+
+    /// Tries again while another connection may do better.
+    pub(super) async fn retry<T, F>(
+        &self,
+        mut attempt: impl FnMut() -> F,
+    ) -> std::result::Result<T, Failure>
+    where
+        F: Future<Output = std::result::Result<T, Failure>>,
+    {
+        let mut pauses = Pauses::new(self.patience);
+        loop {
+            match attempt().await {
+                Err(failure) if failure.may_pass() && pauses.wait().await => {
+                    tracing::debug!(%failure, "trying again");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// Growing waits, until it has taken too long.
+pub(super) struct Pauses {
+    since: Instant,
+    patience: Duration,
+    next: Duration,
+}
+
+impl Pauses {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self {
+            since: Instant::now(),
+            patience,
+            next: Duration::from_millis(10),
+        }
+    }
+
+    /// `false`: it has taken too long.
+    pub(super) async fn wait(&mut self) -> bool {
+        if self.since.elapsed() + self.next >= self.patience {
+            return false;
+        }
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(LONGEST_PAUSE);
+        true
+    }
+}
+
+fn no_row() -> EventStoreError {
+    EventStoreError::BackendFailure("a statement that has one row returned none".to_owned())
+}
+
+/// Good enough: two stores of one schema would have to draw the same 62 bits.
+fn draw_number() -> i64 {
+    let random = std::hash::BuildHasher::hash_one(
+        &std::collections::hash_map::RandomState::new(),
+        std::time::SystemTime::now(),
+    );
+    (random >> 2) as i64 + 1
+}

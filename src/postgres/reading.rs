@@ -1,0 +1,339 @@
+//! Queries and reads: the server finds candidates by their facets, the exact match is told here.
+
+use tokio_postgres::types::{FromSql, Type};
+
+use super::backend::{Backend, Result};
+use super::plan::{Plan, Selection};
+use crate::contract::EventStoreError;
+use crate::payload::CompiledQuery;
+use crate::selection::{PageEnd, PageRequest, Row, RowSink, Span};
+
+/// The most candidates of one answer.
+const MOST_ROWS: usize = 1_000;
+/// Candidates for the newest match after the first one was none.
+const FEW_ROWS: usize = 32;
+
+/// A time of PostgreSQL's binary format, as microseconds since 1970, UTC.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Micros(pub(super) i64);
+
+/// From 1970 to 2000, where PostgreSQL counts from.
+const EPOCH: i64 = 946_684_800_000_000;
+
+impl FromSql<'_> for Micros {
+    fn from_sql(
+        kind: &Type,
+        raw: &[u8],
+    ) -> std::result::Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(i64::from_sql(&Type::INT8, raw).map_err(|error| {
+            format!("a time of type {kind}: {error}")
+        })? + EPOCH))
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        *kind == Type::TIMESTAMPTZ
+    }
+}
+
+/// A row of an answer, borrowed as an event.
+pub(super) fn event_of(row: &tokio_postgres::Row) -> Result<Row<'_>> {
+    let read = || -> std::result::Result<Row<'_>, tokio_postgres::Error> {
+        Ok(Row {
+            sequence_number: row.try_get::<_, i64>(1)? as u64,
+            occurred_at: row.try_get::<_, Micros>(3)?.0,
+            event_type: row.try_get(4)?,
+            payload: row.try_get(5)?,
+        })
+    };
+    read().map_err(|error| not_understood(&error))
+}
+
+fn not_understood(error: &tokio_postgres::Error) -> EventStoreError {
+    EventStoreError::BackendFailure(format!("the server's answer can't be understood: {error}"))
+}
+
+/// What the server answers at once.
+struct Candidates {
+    /// The newest sequence number of the snapshot.
+    head: u64,
+    rows: Vec<tokio_postgres::Row>,
+    /// How far the rows tell of all candidates: forwards up to here, backwards down to here, exclusive.
+    reached: u64,
+    /// The newest candidate of the whole context, if it was asked for and is none of the rows.
+    newest: Newest,
+}
+
+enum Newest {
+    NotAsked,
+    /// It is this event, if it matches.
+    Row(tokio_postgres::Row),
+    /// There is none after this sequence number.
+    NoneAfter(u64),
+}
+
+struct Ask {
+    span: Span,
+    max_rows: usize,
+    max_bytes: usize,
+    version: bool,
+}
+
+async fn ask(backend: &Backend, plan: &Plan, ask: Ask) -> Result<Candidates> {
+    let Ask {
+        span,
+        max_rows,
+        max_bytes,
+        version,
+    } = ask;
+    let parts = |part: fn(&Selection) -> &Vec<i32>| plan.selection.as_ref().map(part);
+    let facets = plan.selection.as_ref().map(|selection| &selection.facets);
+    let (sets, alternatives) = (parts(|all| &all.sets), parts(|all| &all.alternatives));
+    let number = |number: u64| number.min(i64::MAX as u64 - 1_024) as i64;
+    let (after, through) = (number(span.after), number(span.through));
+    let max_rows = max_rows.min(MOST_ROWS);
+    let (most_rows, most_bytes) = (max_rows as i32, max_bytes.min(i64::MAX as usize) as i64);
+    let mut rows = backend
+        .ask(
+            &backend.statements.page,
+            &[
+                (&facets, Type::INT8_ARRAY),
+                (&sets, Type::INT4_ARRAY),
+                (&alternatives, Type::INT4_ARRAY),
+                (&after, Type::INT8),
+                (&through, Type::INT8),
+                (&span.backwards, Type::BOOL),
+                (&most_rows, Type::INT4),
+                (&most_bytes, Type::INT8),
+                (&version, Type::BOOL),
+            ],
+        )
+        .await?;
+    let mut newest = Newest::NotAsked;
+    let (mut head, mut known) = (0, None);
+    let mut bytes = 0;
+    let mut failure = None;
+    let mut count = 0;
+    rows.retain(|row| match row.try_get::<_, i16>(0) {
+        Ok(0) => {
+            head = row.get::<_, i64>(1) as u64;
+            known = row.get::<_, Option<i64>>(2).map(|known| known as u64);
+            false
+        }
+        Ok(_) => true,
+        Err(error) => {
+            failure.get_or_insert(not_understood(&error));
+            false
+        }
+    });
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    if rows.last().is_some_and(|row| row.get::<_, i16>(0) == 2)
+        && let Some(row) = rows.pop()
+    {
+        newest = match row.get::<_, Option<&str>>(4) {
+            Some(_) => Newest::Row(row),
+            None => Newest::NoneAfter(row.get::<_, i64>(1) as u64),
+        };
+    }
+    for row in &rows {
+        count += 1;
+        bytes += event_of(row)?.payload.len();
+    }
+    let last = rows.last().map(|row| row.get::<_, i64>(1) as u64);
+    let end = if span.backwards {
+        span.after
+    } else {
+        span.through.min(head)
+    };
+    // Cut by size, or (where every event is a candidate) by number, the answer ends with its last row.
+    let cut = bytes >= max_bytes || (known.is_none() && count >= max_rows);
+    let reached = match last {
+        Some(last) if cut && span.backwards => last - 1,
+        Some(last) if cut => last,
+        _ => known.unwrap_or(end),
+    };
+    Ok(Candidates {
+        head,
+        rows,
+        reached,
+        newest,
+    })
+}
+
+/// A page of matches.
+pub(super) struct Page {
+    pub(super) end: PageEnd,
+    /// The newest match of the whole context, if it was asked for.
+    pub(super) version: Option<u64>,
+    /// The newest sequence number of the snapshot.
+    pub(super) head: u64,
+}
+
+/// Puts one page of matching rows into `sink`. The log only grows, so all that is at or before the first
+/// answer's head is one snapshot, whenever it is read.
+pub(super) async fn page(
+    backend: &Backend,
+    query: &CompiledQuery,
+    request: PageRequest,
+    version: bool,
+    sink: &mut (impl RowSink + Send),
+) -> Result<Page> {
+    let plan = Plan::of(query);
+    let mut span = Span {
+        after: request.after,
+        through: request.before.unwrap_or(u64::MAX).saturating_sub(1),
+        backwards: request.backwards,
+    };
+    let mut first: Option<(u64, Newest)> = None;
+    let mut end = PageEnd {
+        last: None,
+        complete: true,
+        before: 0,
+    };
+    let mut taken = 0;
+    'pages: loop {
+        let answer = ask(
+            backend,
+            &plan,
+            Ask {
+                span,
+                max_rows: request.max_rows - taken,
+                max_bytes: request.max_bytes.saturating_sub(sink.bytes()).max(1),
+                version: version && first.is_none(),
+            },
+        )
+        .await?;
+        if first.is_none() {
+            span.through = span.through.min(answer.head);
+            end.before = span.through + 1;
+            first = Some((answer.head, answer.newest));
+        }
+        for row in &answer.rows {
+            let row = event_of(row)?;
+            if query.filters().is_some() && !query.matches(row.event_type, row.payload) {
+                continue;
+            }
+            sink.push(row);
+            taken += 1;
+            end.last = Some(row.sequence_number);
+            if taken == request.max_rows || sink.bytes() >= request.max_bytes {
+                end.complete = false;
+                break 'pages;
+            }
+        }
+        if span.backwards {
+            span.through = answer.reached;
+        } else {
+            span.after = answer.reached;
+        }
+        if span.after >= span.through {
+            break;
+        }
+    }
+    let (head, newest) = first.unwrap_or((0, Newest::NotAsked));
+    let version = match end.last {
+        _ if !version => None,
+        _ if query.filters().is_none() => Some(head).filter(|&head| head > 0),
+        Some(last) if end.complete && !request.backwards && end.before == head + 1 => Some(last),
+        _ => newest_match(backend, query, &plan, head, newest).await?,
+    };
+    Ok(Page { end, version, head })
+}
+
+async fn newest_match(
+    backend: &Backend,
+    query: &CompiledQuery,
+    plan: &Plan,
+    head: u64,
+    newest: Newest,
+) -> Result<Option<u64>> {
+    let mut span = Span {
+        after: 0,
+        through: head,
+        backwards: true,
+    };
+    match newest {
+        Newest::NotAsked => {}
+        Newest::NoneAfter(after) => span.through = after,
+        Newest::Row(row) => {
+            let row = event_of(&row)?;
+            if query.matches(row.event_type, row.payload) {
+                return Ok(Some(row.sequence_number));
+            }
+            span.through = row.sequence_number - 1;
+        }
+    }
+    while span.after < span.through {
+        let answer = ask(
+            backend,
+            plan,
+            Ask {
+                span,
+                max_rows: FEW_ROWS,
+                max_bytes: crate::selection::PAGE_BYTES,
+                version: false,
+            },
+        )
+        .await?;
+        for row in &answer.rows {
+            let row = event_of(row)?;
+            if query.matches(row.event_type, row.payload) {
+                return Ok(Some(row.sequence_number));
+            }
+        }
+        span.through = answer.reached;
+    }
+    Ok(None)
+}
+
+/// Matching rows of a span, forwards, and how far they reach.
+pub(super) struct Fetched {
+    pub(super) rows: Vec<tokio_postgres::Row>,
+    pub(super) reached: u64,
+}
+
+/// Reads matching rows of a span, until there are about `max_bytes` of them, or `max_rows`.
+pub(super) async fn fetch(
+    backend: &Backend,
+    query: &CompiledQuery,
+    mut span: Span,
+    max_rows: usize,
+    max_bytes: usize,
+) -> Result<Fetched> {
+    let plan = Plan::of(query);
+    let mut rows = Vec::new();
+    let mut bytes = 0;
+    while span.after < span.through && rows.len() < max_rows && bytes < max_bytes {
+        let answer = ask(
+            backend,
+            &plan,
+            Ask {
+                span,
+                max_rows: max_rows - rows.len(),
+                max_bytes: max_bytes - bytes,
+                version: false,
+            },
+        )
+        .await?;
+        for row in answer.rows {
+            let event = event_of(&row)?;
+            if query.filters().is_none() || query.matches(event.event_type, event.payload) {
+                bytes += event.payload.len();
+                rows.push(row);
+            }
+        }
+        if answer.head < span.through {
+            // The caller has seen a newer head, on a server that has lost it since.
+            return Err(EventStoreError::BackendFailure(format!(
+                "the log ends at {}, and not at {} any more",
+                answer.head, span.through
+            )));
+        }
+        span.after = answer.reached;
+    }
+    Ok(Fetched {
+        rows,
+        reached: span.after,
+    })
+}

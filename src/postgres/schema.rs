@@ -1,0 +1,316 @@
+//! Which format a schema has, and the way from each to the newest.
+//!
+//! - Format 1 is what the crate factstr-postgres 0.5.2 wrote: payloads as jsonb with a GIN index.
+//! - Format 2 is [`schema.sql`](sql/schema.sql) and [`postings.sql`](sql/postings.sql).
+//!
+//! The functions have a revision of their own: the newest one serves every version of the format.
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Row};
+
+use super::backend::{Backend, Result};
+use super::connect::{ConnectionEvent, Failure, Session};
+use super::group::StoredPostings;
+use super::statements::Statements;
+use crate::contract::EventStoreError;
+use crate::payload::{filters_of_stored_query, stored_facets};
+
+/// The format that this version writes.
+const NEWEST: i64 = 2;
+/// The revision of the functions. To be raised with every change of theirs.
+const FUNCTIONS: i64 = 1;
+/// The oldest server, as `server_version_num`.
+const OLDEST_SERVER: i32 = 130_000;
+/// Events of one step of building an index; below 1024 events the rows of postings would be short.
+const STEP: i64 = 4_096;
+
+const TABLES: [&str; 8] = [
+    "events",
+    "append_batches",
+    "store_metadata",
+    "durable_stream_cursors",
+    "event_postings",
+    "append_groups",
+    "durable_streams",
+    "stream_stores",
+];
+
+/// What a schema holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// None of a store's tables; whether the schema exists.
+    Empty(bool),
+    Known { format: i64, functions: i64 },
+}
+
+/// Creates what is missing, and migrates an older format. Many may do so at once.
+pub(super) async fn open(backend: &Backend) -> Result<()> {
+    let opened = backend.retry(|| open_once(backend));
+    opened.await.map_err(EventStoreError::from)
+}
+
+async fn open_once(backend: &Backend) -> std::result::Result<(), Failure> {
+    // No timeout: a large store takes its time to be migrated.
+    let (mut session, _) = backend
+        .connections
+        .connect_dedicated(|event| {
+            if let ConnectionEvent::Ended(Some(failure)) = event {
+                tracing::debug!(%failure, "the connection ended");
+            }
+        })
+        .await?;
+    check_server(&session).await?;
+    let statements = &backend.statements;
+    if is_newest(&format(&session, statements).await?) {
+        return Ok(());
+    }
+    let brought = bring_up_to_date(&mut session, statements).await;
+    brought.map_err(|refusal| match refusal {
+        Refusal::Statement(error) => session.failure(&error),
+        Refusal::Store(error) => error.into(),
+    })
+}
+
+enum Refusal {
+    Statement(tokio_postgres::Error),
+    Store(EventStoreError),
+}
+
+impl From<tokio_postgres::Error> for Refusal {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Statement(error)
+    }
+}
+
+impl From<EventStoreError> for Refusal {
+    fn from(error: EventStoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn unsupported(message: String) -> EventStoreError {
+    EventStoreError::StoreFormatUnsupported(message)
+}
+
+fn is_newest(format: &Format) -> bool {
+    matches!(format, Format::Known { format: NEWEST, functions } if *functions >= FUNCTIONS)
+}
+
+async fn check_server(session: &Session) -> std::result::Result<(), Failure> {
+    let sql = "SELECT current_setting('server_version_num')::integer,
+                 current_setting('server_version'), current_setting('server_encoding')";
+    let rows = session.query_typed(sql, &[]).await;
+    let rows = rows.map_err(|error| session.failure(&error))?;
+    let Some(row) = rows.first() else {
+        return Ok(());
+    };
+    let (number, version, encoding): (i32, &str, &str) = (row.get(0), row.get(1), row.get(2));
+    if number < OLDEST_SERVER {
+        return Err(unsupported(format!(
+            "the server is PostgreSQL {version}; the oldest that serves a store is 13"
+        ))
+        .into());
+    }
+    if encoding != "UTF8" {
+        return Err(unsupported(format!(
+            "the database has the encoding {encoding}; a store needs UTF8"
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// Tells the format, and refuses what is newer or no event store. Changes nothing.
+async fn format(session: &Session, statements: &Statements) -> std::result::Result<Format, Failure> {
+    let read = read_format(&***session, statements).await;
+    read.map_err(|refusal| match refusal {
+        Refusal::Statement(error) => session.failure(&error),
+        Refusal::Store(error) => error.into(),
+    })
+}
+
+async fn read_format(
+    client: &impl GenericClient,
+    statements: &Statements,
+) -> std::result::Result<Format, Refusal> {
+    let schema = &statements.name;
+    let sql = "SELECT n.oid IS NOT NULL, coalesce(array_agg(c.relname::text) FILTER (
+                 WHERE c.relname = ANY ($2) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')), '{}')
+               FROM (SELECT 1) one LEFT JOIN pg_namespace n ON n.nspname = $1
+               LEFT JOIN pg_class c ON c.relnamespace = n.oid GROUP BY n.oid";
+    let tables: Vec<&str> = TABLES.to_vec();
+    let arguments = [
+        (schema as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT),
+        (&tables, Type::TEXT_ARRAY),
+    ];
+    let rows = client.query_typed(sql, &arguments).await?;
+    let (exists, found): (bool, Vec<String>) = rows
+        .first()
+        .map_or((false, Vec::new()), |row| (row.get(0), row.get(1)));
+    if found.is_empty() {
+        return Ok(Format::Empty(exists));
+    }
+    let has = |table: &str| found.iter().any(|name| name == table);
+    if !["events", "append_batches", "store_metadata"]
+        .iter()
+        .all(|table| has(table))
+    {
+        return Err(unsupported(format!(
+            "the schema {} is no event store, and has a table of the name '{}'; give the store a \
+             schema of its own",
+            statements.schema, found[0]
+        ))
+        .into());
+    }
+    let sql = statements.with_schema(
+        "SELECT max(value) FILTER (WHERE key = 'store_format_version'),
+           max(value) FILTER (WHERE key = 'functions_revision') FROM {schema}.store_metadata",
+    );
+    let rows = client.query_typed(&sql, &[]).await?;
+    let number = |index: usize| -> Option<i64> {
+        let text: Option<&str> = rows.first()?.get(index);
+        text?.parse().ok()
+    };
+    let Some(format) = number(0) else {
+        return Err(unsupported(format!(
+            "the schema {} does not tell its store format",
+            statements.schema
+        ))
+        .into());
+    };
+    if !(1..=NEWEST).contains(&format) {
+        return Err(unsupported(format!(
+            "the store has format {format}, this version reads up to format {NEWEST}"
+        ))
+        .into());
+    }
+    Ok(Format::Known {
+        format,
+        functions: number(1).unwrap_or(0),
+    })
+}
+
+async fn bring_up_to_date(
+    session: &mut Session,
+    statements: &Statements,
+) -> std::result::Result<(), Refusal> {
+    let transaction = session.transaction().await?;
+    // One at a time, whatever the schema: a lock that no table is needed for.
+    transaction
+        .batch_execute("SELECT pg_advisory_xact_lock(1717658484, 0)")
+        .await?;
+    let client: &tokio_postgres::Transaction<'_> = &transaction;
+    // Another process may have been faster.
+    let found = read_format(client, statements).await?;
+    if is_newest(&found) {
+        return Ok(());
+    }
+    let run = async |sql: &str| client.batch_execute(&statements.with_schema(sql)).await;
+    match found {
+        Format::Empty(exists) => {
+            if !exists {
+                run("CREATE SCHEMA {schema}").await?;
+            }
+            run(include_str!("sql/schema.sql")).await?;
+            run(include_str!("sql/postings.sql")).await?;
+        }
+        Format::Known { format: 1, .. } => {
+            run(include_str!("sql/from_1.sql")).await?;
+            run(include_str!("sql/postings.sql")).await?;
+            index_all(client, statements).await?;
+            take_over_cursors(client, statements).await?;
+        }
+        Format::Known { .. } => {}
+    }
+    run(include_str!("sql/functions.sql")).await?;
+    run(include_str!("sql/stream_functions.sql")).await?;
+    let sql = format!(
+        "INSERT INTO {{schema}}.store_metadata (key, value)
+         VALUES ('store_format_version', '{NEWEST}'), ('functions_revision', '{FUNCTIONS}')
+         ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+    );
+    run(&sql).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Writes the postings of all events.
+async fn index_all(
+    client: &tokio_postgres::Transaction<'_>,
+    statements: &Statements,
+) -> std::result::Result<(), Refusal> {
+    let read = statements.with_schema(
+        "SELECT sequence_number, event_type, payload FROM {schema}.events
+         WHERE sequence_number > $1 ORDER BY sequence_number LIMIT $2",
+    );
+    let write = statements.with_schema(
+        "INSERT INTO {schema}.event_postings (facet, sequence_number, before)
+         SELECT p.facet, $4 + p.last, p.before::integer[]
+         FROM unnest($1::bigint[], $2::integer[], $3::text[]) p (facet, last, before)",
+    );
+    let mut after = 0_i64;
+    let mut postings = StoredPostings::default();
+    let mut facets = Vec::new();
+    loop {
+        let rows: Vec<Row> = client
+            .query_typed(&read, &[(&after, Type::INT8), (&STEP, Type::INT8)])
+            .await?;
+        let Some(last) = rows.last() else {
+            return Ok(());
+        };
+        let last: i64 = last.get(0);
+        for row in &rows {
+            stored_facets(row.get(1), row.get(2), &mut facets);
+            postings.add((row.get::<_, i64>(0) - after) as i32, &facets);
+        }
+        let (facets, lasts, befores) = postings.take_rows();
+        client
+            .query_typed(
+                &write,
+                &[
+                    (&facets, Type::INT8_ARRAY),
+                    (&lasts, Type::INT4_ARRAY),
+                    (&befores, Type::TEXT_ARRAY),
+                    (&after, Type::INT8),
+                ],
+            )
+            .await?;
+        after = last;
+    }
+}
+
+/// Cursors of factstr-postgres 0.5.2 become streams.
+async fn take_over_cursors(
+    client: &tokio_postgres::Transaction<'_>,
+    statements: &Statements,
+) -> std::result::Result<(), Refusal> {
+    let read = statements.with_schema(
+        "SELECT durable_stream_id, event_query, least(last_processed_sequence_number,
+           (SELECT coalesce(max(sequence_number), 0) FROM {schema}.events))
+         FROM {schema}.durable_stream_cursors",
+    );
+    let write = statements.with_schema(
+        "INSERT INTO {schema}.durable_streams (name, filters, position, fencing) VALUES ($1, $2, $3, 0)",
+    );
+    for row in client.query_typed(&read, &[]).await? {
+        let (name, query, position): (&str, &str, i64) = (row.get(0), row.get(1), row.get(2));
+        let filters = filters_of_stored_query(query).ok_or_else(|| {
+            unsupported(format!(
+                "the query of the durable stream '{name}' can't be read"
+            ))
+        })?;
+        client
+            .query_typed(
+                &write,
+                &[
+                    (&name, Type::TEXT),
+                    (&filters, Type::TEXT),
+                    (&position, Type::INT8),
+                ],
+            )
+            .await?;
+    }
+    let drop = statements.with_schema("DROP TABLE {schema}.durable_stream_cursors");
+    client.batch_execute(&drop).await?;
+    Ok(())
+}

@@ -1,0 +1,21 @@
+-- The tables of a store, format 2. "{schema}" stands for its quoted schema.
+
+-- The log. Sequence numbers have no gaps: the one after the newest is given under the append lock.
+CREATE TABLE {schema}.events (
+  sequence_number bigint PRIMARY KEY,
+  occurred_at timestamptz NOT NULL,
+  event_type text NOT NULL,
+  -- JSON text, as it came in.
+  payload text NOT NULL
+);
+
+-- Batches of more than one event; every other event is a batch of its own.
+CREATE TABLE {schema}.append_batches (
+  first_sequence_number bigint PRIMARY KEY,
+  last_sequence_number bigint NOT NULL
+);
+
+CREATE TABLE {schema}.store_metadata (
+  key text PRIMARY KEY,
+  value text NOT NULL
+);

@@ -1,0 +1,384 @@
+//! Writing: one task, one connection, one transaction and one round trip for all that is waiting.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{Notify, mpsc};
+use tokio_postgres::types::Type;
+use tokio_postgres::{AsyncMessage, Row};
+
+use super::backend::{Backend, Pauses};
+use super::connect::{ConnectionEvent, Failure, FailureKind, Session};
+use super::group::Group;
+use super::reading::Micros;
+use crate::appending::{AppendRequest, answer_all};
+use crate::contract::{AppendResult, EventStoreError};
+use crate::delivery::{CommittedBatch, Delivery};
+
+/// One group takes at most this many requests and about this many bytes.
+const GROUP_REQUESTS: usize = 512;
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// The largest batch: the server takes messages below 1 GiB, and texts grow by their frames in one.
+const LARGEST_BATCH: usize = 768 * 1024 * 1024;
+/// How often a group is tried whose connection is lost each time.
+const ATTEMPTS: usize = 5;
+
+/// The isolation level of the database's default is not the one that appends need.
+const WRONG_ISOLATION: &str = "FS001";
+
+pub(super) struct Writer {
+    pub(super) backend: Arc<Backend>,
+    pub(super) delivery: Arc<Delivery>,
+    pub(super) appends: mpsc::UnboundedReceiver<Vec<AppendRequest>>,
+    /// Taken from the queue, and not committed yet.
+    waiting: VecDeque<AppendRequest>,
+    connection: Option<Connection>,
+    /// Of the last group.
+    number: i64,
+    /// Groups are put in a transaction of their own isolation level.
+    wrapped: bool,
+    /// Told when other stores listen for what was committed.
+    committed: Arc<Notify>,
+}
+
+struct Connection {
+    session: Session,
+    /// A commit of this connection did not wait for the standby that it should have waited for.
+    not_replicated: Arc<AtomicBool>,
+}
+
+/// What became of a group.
+struct Outcome {
+    /// The newest sequence number before it.
+    head: i64,
+    occurred_at: i64,
+    /// `None`: all were appended.
+    verdicts: Option<Vec<i64>>,
+}
+
+/// Why a group was not committed.
+enum Refusal {
+    /// No request can be blamed, or the only one.
+    All(EventStoreError),
+    /// Some request may be to blame.
+    Some(EventStoreError),
+}
+
+impl Writer {
+    pub(super) fn new(
+        backend: Arc<Backend>,
+        delivery: Arc<Delivery>,
+        appends: mpsc::UnboundedReceiver<Vec<AppendRequest>>,
+        committed: Arc<Notify>,
+    ) -> Self {
+        Self {
+            backend,
+            delivery,
+            appends,
+            waiting: VecDeque::new(),
+            connection: None,
+            number: 0,
+            wrapped: false,
+            committed,
+        }
+    }
+
+    /// Serves until all senders are gone.
+    pub(super) async fn run(mut self) {
+        while let Some(requests) = self.appends.recv().await {
+            self.waiting.extend(requests);
+            while !self.waiting.is_empty() {
+                let group = self.next_group();
+                self.commit(group).await;
+            }
+        }
+        if self.number > 0 {
+            let backend = &self.backend;
+            let statement = &backend.statements.forget_store;
+            let forgotten = backend
+                .ask(statement, &[(&backend.store, Type::INT8)])
+                .await;
+            if let Err(error) = forgotten {
+                tracing::debug!(%error, "the writer's last group stays known");
+            }
+        }
+    }
+
+    fn next_group(&mut self) -> Vec<AppendRequest> {
+        let mut bytes = 0;
+        let mut group = Vec::new();
+        while group.len() < GROUP_REQUESTS && bytes < GROUP_BYTES {
+            if self.waiting.is_empty() {
+                while let Ok(requests) = self.appends.try_recv() {
+                    self.waiting.extend(requests);
+                }
+            }
+            let Some(mut request) = self.waiting.pop_front() else {
+                break;
+            };
+            bytes += request.batch.weight();
+            request.share = None;
+            group.push(request);
+        }
+        group
+    }
+
+    async fn commit(&mut self, mut group: Vec<AppendRequest>) {
+        match self.try_commit(&mut group).await {
+            Ok(outcome) => self.answer(group, &outcome),
+            Err(Refusal::Some(_)) if group.len() > 1 => {
+                // One of them can't be written: it must not take the others with it.
+                for request in group {
+                    let mut alone = vec![request];
+                    match self.try_commit(&mut alone).await {
+                        Ok(outcome) => self.answer(alone, &outcome),
+                        Err(Refusal::All(error) | Refusal::Some(error)) => {
+                            answer_all(alone, &error);
+                        }
+                    }
+                }
+            }
+            Err(Refusal::All(error) | Refusal::Some(error)) => answer_all(group, &error),
+        }
+    }
+
+    /// `group`: exclusive, because replies can't be shared with another thread.
+    async fn try_commit(&mut self, group: &mut Vec<AppendRequest>) -> Result<Outcome, Refusal> {
+        if let [request] = group.as_slice()
+            && request.batch.weight() > LARGEST_BATCH
+        {
+            return Err(Refusal::All(EventStoreError::InvalidEvent(format!(
+                "events: a batch of more than {LARGEST_BATCH} bytes is too large for PostgreSQL"
+            ))));
+        }
+        let backend = self.backend.clone();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let connecting = backend.retry(|| connect(&backend));
+            let connection = match self.connection.take() {
+                Some(connection) if !connection.session.is_closed() => connection,
+                _ => connecting.await.map_err(|failure| all(failure))?,
+            };
+            self.number += 1;
+            connection.not_replicated.store(false, Ordering::SeqCst);
+            let encoded = Group::of(group, &backend.versions);
+            let appended = append(&backend, &connection, &encoded, self.number, self.wrapped).await;
+            drop(encoded);
+            let failure = match appended {
+                Ok(row) => {
+                    let outcome = Outcome::of(&row).map_err(Refusal::All);
+                    let replicated = !connection.not_replicated.load(Ordering::SeqCst);
+                    self.connection = Some(connection);
+                    return match outcome {
+                        Ok((outcome, listened)) if replicated => {
+                            if listened {
+                                self.committed.notify_one();
+                            }
+                            Ok(outcome)
+                        }
+                        Ok(_) => Err(Refusal::All(EventStoreError::OutcomeUnknown(
+                            "the batch is committed on the primary, but an administrator ended the \
+                             wait for its synchronous standby"
+                                .to_owned(),
+                        ))),
+                        Err(error) => Err(error),
+                    };
+                }
+                Err(failure) => failure,
+            };
+            if failure.leaves_outcome_open() {
+                match settle(&backend, self.number, &failure).await? {
+                    Some(outcome) => return Ok(outcome),
+                    None if attempts < ATTEMPTS => continue,
+                    None => return Err(all(failure)),
+                }
+            }
+            let code = failure.code().map(|code| code.code().to_owned());
+            match (failure.kind(), code.as_deref()) {
+                (_, Some(WRONG_ISOLATION)) if !self.wrapped => {
+                    self.wrapped = true;
+                    self.connection = Some(connection);
+                }
+                // It is no primary any more: another one may be.
+                (FailureKind::ReadOnly | FailureKind::Unavailable, _) if attempts < ATTEMPTS => {}
+                (FailureKind::Server, code) => {
+                    self.connection = Some(connection);
+                    // Not the server's state, but what was sent may be the cause.
+                    let sent = code.is_none_or(|code| ["22", "23", "54"].contains(&&code[..2]));
+                    return Err(if sent {
+                        Refusal::Some(failure.into())
+                    } else {
+                        all(failure)
+                    });
+                }
+                _ => return Err(all(failure)),
+            }
+        }
+    }
+
+    /// Publishes what was committed, then tells the callers: a stream that they register afterwards
+    /// does not deliver it.
+    fn answer(&self, group: impl IntoIterator<Item = AppendRequest>, outcome: &Outcome) {
+        let mut batches = Vec::new();
+        let mut replies = Vec::new();
+        let mut next = outcome.head as u64 + 1;
+        for (index, request) in group.into_iter().enumerate() {
+            let refused = outcome
+                .verdicts
+                .as_ref()
+                .and_then(|verdicts| verdicts.get(index))
+                .filter(|&&verdict| verdict < 0);
+            let verdict = if let Some(refused) = refused {
+                let condition = request.condition.as_ref();
+                Err(EventStoreError::ConditionalAppendConflict {
+                    expected: condition.and_then(|condition| condition.expected),
+                    actual: Some((-1 - refused) as u64).filter(|&actual| actual > 0),
+                })
+            } else {
+                let count = request.batch.len() as u64;
+                let first = next;
+                next += count;
+                batches.push(CommittedBatch {
+                    first,
+                    occurred_at: outcome.occurred_at,
+                    batch: request.batch,
+                });
+                Ok(AppendResult {
+                    first_sequence_number: first,
+                    last_sequence_number: first + count - 1,
+                    committed_count: count,
+                })
+            };
+            replies.push((request.reply, verdict));
+        }
+        let wakes = self.delivery.publish(batches);
+        for (reply, verdict) in replies {
+            reply(verdict);
+        }
+        wakes.fire();
+    }
+}
+
+/// Finds out what became of a group. `None`: it was not committed, and never will be.
+async fn settle(
+    backend: &Backend,
+    number: i64,
+    failure: &Failure,
+) -> Result<Option<Outcome>, Refusal> {
+    let mut pauses = Pauses::new(backend.patience);
+    loop {
+        let settled = backend
+            .ask(
+                &backend.statements.settle,
+                &[(&backend.store, Type::INT8), (&number, Type::INT8)],
+            )
+            .await;
+        match settled {
+            Ok(rows) => {
+                let Some(row) = rows.first() else {
+                    return Ok(None);
+                };
+                if row.get::<_, Option<i64>>(0).is_none() {
+                    return Ok(None);
+                }
+                return Outcome::settled(row).map(Some).map_err(Refusal::All);
+            }
+            Err(error) => {
+                if !pauses.wait().await {
+                    return Err(Refusal::All(EventStoreError::OutcomeUnknown(format!(
+                        "{failure}; and the store could not find out whether the batch was \
+                         committed: {error}"
+                    ))));
+                }
+            }
+        }
+    }
+}
+
+fn all(failure: Failure) -> Refusal {
+    Refusal::All(failure.into())
+}
+
+impl Outcome {
+    fn of(row: &Row) -> Result<(Self, bool), EventStoreError> {
+        let read = || -> Result<(Self, bool), tokio_postgres::Error> {
+            let outcome = Self {
+                head: row.try_get(0)?,
+                occurred_at: row.try_get::<_, Micros>(1)?.0,
+                verdicts: row.try_get(2)?,
+            };
+            Ok((outcome, row.try_get(3)?))
+        };
+        read().map_err(|error| {
+            EventStoreError::OutcomeUnknown(format!("the answer can't be understood: {error}"))
+        })
+    }
+
+    fn settled(row: &Row) -> Result<Self, EventStoreError> {
+        let read = || -> Result<Self, tokio_postgres::Error> {
+            Ok(Self {
+                head: row.try_get(0)?,
+                occurred_at: row.try_get::<_, Micros>(1)?.0,
+                verdicts: row.try_get(2)?,
+            })
+        };
+        read().map_err(|error| {
+            EventStoreError::OutcomeUnknown(format!("the answer can't be understood: {error}"))
+        })
+    }
+}
+
+async fn connect(backend: &Backend) -> Result<Connection, Failure> {
+    let not_replicated = Arc::new(AtomicBool::new(false));
+    let told = not_replicated.clone();
+    let on_event = move |event| {
+        // The notice comes before the answer; its text is in the server's language.
+        if let ConnectionEvent::Message(message) = event
+            && let AsyncMessage::Notice(notice) = *message
+            && notice.routine() == Some("SyncRepWaitForLSN")
+        {
+            told.store(true, Ordering::SeqCst);
+        }
+    };
+    let (session, _) = backend.connections.connect_dedicated(on_event).await?;
+    Ok(Connection {
+        session,
+        not_replicated,
+    })
+}
+
+async fn append(
+    backend: &Backend,
+    connection: &Connection,
+    group: &Group<'_>,
+    number: i64,
+    wrapped: bool,
+) -> Result<Row, Failure> {
+    let session = &connection.session;
+    let mut arguments: Vec<_> = vec![
+        (&backend.store as &(dyn tokio_postgres::types::ToSql + Sync), Type::INT8),
+        (&number, Type::INT8),
+    ];
+    arguments.extend(group.arguments());
+    let running = async {
+        if wrapped {
+            session
+                .batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE")
+                .await?;
+        }
+        let appended = session
+            .query_typed(&backend.statements.append, &arguments)
+            .await;
+        if wrapped {
+            let end = if appended.is_ok() { "COMMIT" } else { "ROLLBACK" };
+            session.batch_execute(end).await?;
+        }
+        appended
+    };
+    let rows = backend.connections.with_timeout(session, running).await?;
+    rows.into_iter().next().ok_or_else(|| {
+        EventStoreError::OutcomeUnknown("the server did not answer an append".to_owned()).into()
+    })
+}
