@@ -506,4 +506,80 @@ export class FactstrSqliteStore<Event extends AnyEvent = AnyEvent> extends Store
   ): Promise<FactstrSqliteStore<Event>>
 }
 
+export interface PostgresStoreOptions {
+  /**
+   * The schema of the store's tables, created when missing; several stores in one database do not see
+   * each other. 1 to 63 bytes, not starting with `pg_`. Default `'public'`.
+   */
+  schema?: string | null
+  /**
+   * How many connections may read at once. Default 8. The store has two more of its own: one that
+   * writes, and, while streams run, one that listens.
+   */
+  maxConnections?: number | null
+  /**
+   * How long a connection may take, how long to wait for one that is free, and how long an operation
+   * goes on trying while there is none, in milliseconds. Default 10,000; a `connect_timeout` in the URL
+   * goes before.
+   */
+  connectTimeoutMs?: number | null
+  /** How long a statement may run until it is cancelled, in milliseconds; 0: no limit. Default 30,000. */
+  statementTimeoutMs?: number | null
+  /** The name that the server shows for the connections. Default: the URL's, else `'factstr'`. */
+  applicationName?: string | null
+  /**
+   * How often to look for what other stores have committed, in milliseconds, while streams run. Default
+   * 100. Where the connection allows it, the server tells of commits at once, and this is only the
+   * fallback.
+   */
+  pollIntervalMs?: number | null
+  /** Certificates and keys in PEM, instead of the URL's `sslrootcert`, `sslcert` and `sslkey`. */
+  tls?: PostgresTlsOptions | null
+}
+
+export interface PostgresTlsOptions {
+  /** The certificates to trust. Where the URL has no `sslmode`, they make it `verify-full`. */
+  ca?: string | Uint8Array | null
+  /** The client's certificate, followed by those between it and the server's root. */
+  cert?: string | Uint8Array | null
+  /** The client certificate's private key, not encrypted. */
+  key?: string | Uint8Array | null
+  /** The name that the server's certificate must carry. Default: the URL's host. */
+  serverName?: string | null
+}
+
+export interface PostgresBootstrapOptions extends PostgresStoreOptions {
+  /** A URL of the server; it may name a database to ask, else `postgres` is asked. */
+  serverUrl: string
+  /** The database of the store: `[A-Za-z_][A-Za-z0-9_]*`, at most 63 characters. */
+  databaseName: string
+}
+
+/** A store in a PostgreSQL database, shared by any number of processes on any number of machines. */
+export class FactstrPostgresStore<Event extends AnyEvent = AnyEvent> extends Store<Event> {
+  /**
+   * Describes a store. Neither connects nor throws: the first operation connects, and rejects if that
+   * fails.
+   *
+   * @param url `postgres://user:password@host:5432/database?sslmode=verify-full`, or what else libpq
+   *   takes: `name=value` pairs, several hosts with `target_session_attrs`, the folder of a Unix socket
+   */
+  constructor(url: string, options?: PostgresStoreOptions | null)
+
+  /**
+   * Connects now, and creates what is missing in the schema.
+   *
+   * Rejects with `InvalidOptions`, `StoreFormatUnsupported`, `BackendFailure`.
+   */
+  static connect<Event extends AnyEvent = AnyEvent>(
+    url: string,
+    options?: PostgresStoreOptions | null
+  ): Promise<FactstrPostgresStore<Event>>
+
+  /** Creates the database, unless it exists, and connects to it. */
+  static bootstrap<Event extends AnyEvent = AnyEvent>(
+    options: PostgresBootstrapOptions
+  ): Promise<FactstrPostgresStore<Event>>
+}
+
 export {}

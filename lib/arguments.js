@@ -7,6 +7,7 @@ const { FactstrError, isFactstrError, messageOf } = require('./error.js')
 
 /** Deeper than any limit of the native side; also what ends the walk through a cycle. */
 const DEEPEST = 200
+const LARGEST_INTEGER = 2 ** 31 - 1
 
 function encodeEvents(events) {
   try {
@@ -237,6 +238,22 @@ function takePositiveInteger(value, path, fallback) {
   throw new FactstrError('InvalidOptions', `${path}: must be a positive integer`)
 }
 
+/** An integer from `least` up to what a timer of the platform takes: as milliseconds 24 days. */
+function takeInteger(value, path, least, fallback) {
+  if (value === undefined || value === null) return fallback
+  if (Number.isInteger(value) && value >= least && value <= LARGEST_INTEGER) return value
+  const range = `an integer from ${least} to ${LARGEST_INTEGER}`
+  throw new FactstrError('InvalidOptions', `${path}: must be ${range}`)
+}
+
+/** A string that reaches the native side as it is. */
+function takeString(value, path) {
+  if (typeof value !== 'string')
+    throw new FactstrError('InvalidOptions', `${path}: must be a string`)
+  if (value.isWellFormed()) return value
+  throw new FactstrError('InvalidOptions', `${path}: contains a lone surrogate`)
+}
+
 function takeBoolean(value, path) {
   if (value === undefined || value === null) return false
   if (typeof value === 'boolean') return value
@@ -263,9 +280,11 @@ module.exports = {
   encodeQuery,
   encodeSequenceNumber,
   takeBoolean,
+  takeInteger,
   takeMembers,
   takeOptions,
   takePositiveInteger,
   takeSignal,
+  takeString,
   taking
 }

@@ -24,10 +24,7 @@ pub(crate) struct Condition {
 }
 
 /// Tells all the same.
-pub(crate) fn answer_all(
-    group: impl IntoIterator<Item = AppendRequest>,
-    error: &EventStoreError,
-) {
+pub(crate) fn answer_all(group: impl IntoIterator<Item = AppendRequest>, error: &EventStoreError) {
     for request in group {
         (request.reply)(Err(error.clone()));
     }

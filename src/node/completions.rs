@@ -43,6 +43,18 @@ pub(super) enum Answer {
     Woken,
 }
 
+impl Answer {
+    pub(super) fn of_append(verdict: Result<AppendResult, EventStoreError>) -> Self {
+        match verdict {
+            Ok(result) => Self::Appended(result),
+            Err(EventStoreError::ConditionalAppendConflict { actual, .. }) => {
+                Self::Conflict(actual)
+            }
+            Err(error) => Self::Failed(error),
+        }
+    }
+}
+
 type Wake = ThreadsafeFunction<(), (), (), Status, false, true>;
 
 /// The queue of answers of one store, and the way to wake its JavaScript side.

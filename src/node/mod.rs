@@ -9,6 +9,7 @@
 mod completions;
 mod memory_store;
 mod page;
+mod postgres_store;
 mod sqlite_store;
 mod stream;
 mod streams;

@@ -33,19 +33,23 @@ pub(super) struct PageOptions {
 }
 
 impl PageOptions {
+    pub(super) fn request(self, max_bytes: usize) -> PageRequest {
+        PageRequest {
+            after: from_optional(self.after).unwrap_or(0),
+            before: from_optional(self.before),
+            backwards: self.backwards,
+            max_rows: self.max_rows as usize,
+            max_bytes,
+        }
+    }
+
     pub(super) fn take(
         self,
         snapshot: &mut impl Snapshot,
         query: &CompiledQuery,
         max_bytes: usize,
     ) -> Result<Page, EventStoreError> {
-        let request = PageRequest {
-            after: from_optional(self.after).unwrap_or(0),
-            before: from_optional(self.before),
-            backwards: self.backwards,
-            max_rows: self.max_rows as usize,
-            max_bytes,
-        };
+        let request = self.request(max_bytes);
         let mut sink = TextSink::default();
         let (end, version) = if self.version {
             selection::query(snapshot, query, request, &mut sink)?
@@ -82,7 +86,7 @@ impl TextSink {
         self.text
     }
 
-    fn into_text(mut self, end: PageEnd, version: Option<u64>) -> String {
+    pub(super) fn into_text(mut self, end: PageEnd, version: Option<u64>) -> String {
         let open = if self.text.is_empty() { "[" } else { "," };
         let signed = |number: Option<u64>| number.map_or(-1, |number| number as i64);
         let (rows, last, complete) = (self.rows, signed(end.last), u8::from(end.complete));

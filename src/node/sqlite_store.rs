@@ -12,8 +12,8 @@ use super::page::{INLINE_PAGE_BYTES, PageOptions};
 use super::streams::NativeStreams;
 use crate::contract::{AppendResult, EventStoreError};
 use crate::payload::{CompiledQuery, PreparedBatch};
-use crate::selection::PAGE_BYTES;
 use crate::selection::ContextVersions;
+use crate::selection::PAGE_BYTES;
 use crate::sqlite::{Durability, LogSnapshot, SqliteStore, SqliteStoreOptions};
 
 /// The SQLite store for `index.js`. Every call returns at once; its answer comes later, under the id
@@ -93,16 +93,7 @@ impl NativeSqliteStore {
     pub fn append(&self, id: f64, events: String, filters: Option<String>, expected: f64) {
         let completions = self.completions.clone();
         let reply = move |verdict: Result<AppendResult, EventStoreError>| {
-            completions.push(
-                id,
-                match verdict {
-                    Ok(result) => Answer::Appended(result),
-                    Err(EventStoreError::ConditionalAppendConflict { actual, .. }) => {
-                        Answer::Conflict(actual)
-                    }
-                    Err(error) => Answer::Failed(error),
-                },
-            );
+            completions.push(id, Answer::of_append(verdict));
         };
         let prepared = PreparedBatch::from_json(&events).and_then(|batch| {
             let condition = match filters {

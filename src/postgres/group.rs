@@ -90,10 +90,6 @@ impl<'r> Group<'r> {
         group
     }
 
-    pub(super) fn has_conditions(&self) -> bool {
-        !self.conditions.request.is_empty()
-    }
-
     pub(super) fn arguments(&self) -> [(&(dyn ToSql + Sync), Type); 18] {
         let Conditions {
             request,

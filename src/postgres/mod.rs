@@ -51,7 +51,6 @@ pub struct PostgresStore {
     handles: RwLock<Option<Handles>>,
     backend: Arc<Backend>,
     delivery: Arc<Delivery>,
-    streams: Arc<PostgresStreams>,
     queue_share: Arc<Semaphore>,
     /// What the addon has asked for in this turn.
     deferred: Mutex<Vec<AppendRequest>>,
@@ -138,13 +137,12 @@ impl PostgresStore {
         let runtime = &backend.runtime;
         runtime.spawn(streams::notify(backend.clone(), committed, ending));
         let connections = backend.connections.clone();
-        let streams_to_end = streams.clone();
         let writing = runtime.spawn(writer.run());
         runtime.spawn(async move {
             // A writer that panics must not keep a store from being closed.
             let _ = writing.await;
             let _ = all_done.recv().await;
-            streams_to_end.end();
+            streams.end();
             ended.send_replace(true);
             connections.close();
             release.send_replace(true);
@@ -153,7 +151,6 @@ impl PostgresStore {
             handles: RwLock::new(Some(Handles { appends, under_way })),
             backend,
             delivery,
-            streams,
             queue_share: Arc::new(Semaphore::new(QUEUE_BYTES)),
             deferred: Mutex::default(),
             released,
@@ -331,7 +328,8 @@ fn check_database_name(name: &str) -> Result<()> {
     let mut bytes = name.bytes();
     let first = bytes.next();
     let starts = first.is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
-    if starts && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && name.len() <= 63 {
+    if starts && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && name.len() <= 63
+    {
         return Ok(());
     }
     Err(EventStoreError::InvalidOptions(

@@ -141,9 +141,8 @@ mod tests {
 
     #[test]
     fn each_predicate_is_an_alternative_of_its_facets_and_the_types() {
-        let plan = plan(
-            r#"[{"event_types":["a","b"],"payload_predicates":[{"x":1,"y":2},{"z":3}]}]"#,
-        );
+        let plan =
+            plan(r#"[{"event_types":["a","b"],"payload_predicates":[{"x":1,"y":2},{"z":3}]}]"#);
         let selection = plan.selection.clone().unwrap();
         assert_eq!(selection.sets, [1, 2, 4, 5, 7]);
         assert_eq!(selection.alternatives, [3, 5]);

@@ -25,9 +25,11 @@ impl FromSql<'_> for Micros {
         kind: &Type,
         raw: &[u8],
     ) -> std::result::Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(i64::from_sql(&Type::INT8, raw).map_err(|error| {
-            format!("a time of type {kind}: {error}")
-        })? + EPOCH))
+        Ok(Self(
+            i64::from_sql(&Type::INT8, raw)
+                .map_err(|error| format!("a time of type {kind}: {error}"))?
+                + EPOCH,
+        ))
     }
 
     fn accepts(kind: &Type) -> bool {

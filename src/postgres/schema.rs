@@ -40,7 +40,10 @@ const TABLES: [&str; 8] = [
 enum Format {
     /// None of a store's tables; whether the schema exists.
     Empty(bool),
-    Known { format: i64, functions: i64 },
+    Known {
+        format: i64,
+        functions: i64,
+    },
 }
 
 /// Creates what is missing, and migrates an older format. Many may do so at once.
@@ -121,7 +124,10 @@ async fn check_server(session: &Session) -> std::result::Result<(), Failure> {
 }
 
 /// Tells the format, and refuses what is newer or no event store. Changes nothing.
-async fn format(session: &Session, statements: &Statements) -> std::result::Result<Format, Failure> {
+async fn format(
+    session: &Session,
+    statements: &Statements,
+) -> std::result::Result<Format, Failure> {
     let read = read_format(&***session, statements).await;
     read.map_err(|refusal| match refusal {
         Refusal::Statement(error) => session.failure(&error),
@@ -140,7 +146,10 @@ async fn read_format(
                LEFT JOIN pg_class c ON c.relnamespace = n.oid GROUP BY n.oid";
     let tables: Vec<&str> = TABLES.to_vec();
     let arguments = [
-        (schema as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT),
+        (
+            schema as &(dyn tokio_postgres::types::ToSql + Sync),
+            Type::TEXT,
+        ),
         (&tables, Type::TEXT_ARRAY),
     ];
     let rows = client.query_typed(sql, &arguments).await?;

@@ -358,7 +358,10 @@ async fn append(
 ) -> Result<Row, Failure> {
     let session = &connection.session;
     let mut arguments: Vec<_> = vec![
-        (&backend.store as &(dyn tokio_postgres::types::ToSql + Sync), Type::INT8),
+        (
+            &backend.store as &(dyn tokio_postgres::types::ToSql + Sync),
+            Type::INT8,
+        ),
         (&number, Type::INT8),
     ];
     arguments.extend(group.arguments());
@@ -372,7 +375,11 @@ async fn append(
             .query_typed(&backend.statements.append, &arguments)
             .await;
         if wrapped {
-            let end = if appended.is_ok() { "COMMIT" } else { "ROLLBACK" };
+            let end = if appended.is_ok() {
+                "COMMIT"
+            } else {
+                "ROLLBACK"
+            };
             session.batch_execute(end).await?;
         }
         appended

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::payload::CompiledQuery;
 use super::KnownVersion;
+use crate::payload::CompiledQuery;
 
 /// Contexts remembered, and the longest filters worth remembering, in bytes.
 const MOST_CONTEXTS: usize = 8_192;

@@ -134,7 +134,9 @@ impl Connections {
         let sql = "SELECT coalesce(current_setting('factstr.session', true), '')";
         let rows = session.query_typed(sql, &[]).await;
         let rows = rows.map_err(|error| session.failure(&error))?;
-        let is_own = rows.first().is_some_and(|row| row.get::<_, &str>(0) == "own");
+        let is_own = rows
+            .first()
+            .is_some_and(|row| row.get::<_, &str>(0) == "own");
         Ok(is_own.then_some(session))
     }
 

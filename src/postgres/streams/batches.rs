@@ -20,14 +20,8 @@ pub(super) async fn read(backend: &Backend, request: &BatchRequest) -> Result<Ba
         backwards: false,
     };
     let most_rows = MOST_ROWS.min(request.max_batches.saturating_mul(8)).max(1);
-    let Fetched { mut rows, reached } = fetch(
-        backend,
-        &request.query,
-        span,
-        most_rows,
-        request.max_bytes,
-    )
-    .await?;
+    let Fetched { mut rows, reached } =
+        fetch(backend, &request.query, span, most_rows, request.max_bytes).await?;
     let batches = batches_within(backend, request.after + 1, reached).await?;
     let mut through = reached;
     if let Some(&(_, last)) = batches.last().filter(|&&(_, last)| last > reached) {
@@ -46,7 +40,10 @@ pub(super) async fn read(backend: &Backend, request: &BatchRequest) -> Result<Ba
         ..request.clone()
     };
     read_page(
-        &mut FetchedRows { rows, head: through },
+        &mut FetchedRows {
+            rows,
+            head: through,
+        },
         &mut FetchedBorders { batches },
         &request,
     )
@@ -56,12 +53,9 @@ async fn batches_within(backend: &Backend, first: u64, last: u64) -> Result<Vec<
     let (first, last) = (first as i64, last as i64);
     let arguments: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
         [(&first, Type::INT8), (&last, Type::INT8)];
-    let rows = backend
-        .ask(&backend.statements.batches, &arguments)
-        .await?;
-    let batch = |row: &tokio_postgres::Row| {
-        (row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64)
-    };
+    let rows = backend.ask(&backend.statements.batches, &arguments).await?;
+    let batch =
+        |row: &tokio_postgres::Row| (row.get::<_, i64>(0) as u64, row.get::<_, i64>(1) as u64);
     Ok(rows.iter().map(batch).collect())
 }
 

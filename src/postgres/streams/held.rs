@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio_postgres::types::Type;
 
+use super::watcher::Watched;
 use crate::contract::EventStoreError;
 use crate::delivery::{Lease, Reply};
 use crate::postgres::backend::{Backend, Result};
@@ -16,6 +17,7 @@ type Lost = Box<dyn FnOnce(EventStoreError) + Send>;
 /// What one store holds.
 pub(super) struct HeldLeases {
     backend: Arc<Backend>,
+    watched: Watched,
     state: Mutex<State>,
 }
 
@@ -48,9 +50,10 @@ struct HeldLease {
 }
 
 impl HeldLeases {
-    pub(super) fn new(backend: Arc<Backend>) -> Self {
+    pub(super) fn new(backend: Arc<Backend>, watched: Watched) -> Self {
         Self {
             backend,
+            watched,
             state: Mutex::default(),
         }
     }
@@ -116,9 +119,7 @@ impl HeldLeases {
             (&positions, Type::INT8_ARRAY),
             (&backend.store, Type::INT8),
         ];
-        let others = backend
-            .ask(&backend.statements.release, &arguments)
-            .await?;
+        let others = backend.ask(&backend.statements.release, &arguments).await?;
         Ok(others.is_empty())
     }
 
@@ -242,6 +243,7 @@ impl HeldLeases {
                 if kept.fencing <= left.fencing {
                     *kept = left;
                 }
+                self.watched.wake();
             }
             Ok(_) => {
                 if state.unreleased.get(name) == Some(&left) {

@@ -16,9 +16,7 @@ use self::held::HeldLeases;
 use self::watcher::Watched;
 use super::backend::{Backend, Result};
 use crate::contract::{DurableStreamInfo, EventStoreError};
-use crate::delivery::{
-    BatchPage, BatchRequest, Delivery, LeaseRequest, LogSource, Reply, Taken,
-};
+use crate::delivery::{BatchPage, BatchRequest, Delivery, LeaseRequest, LogSource, Reply, Taken};
 use crate::payload::{canonical_filters, filters_to_query};
 
 pub(super) struct PostgresStreams {
@@ -31,12 +29,16 @@ pub(super) struct PostgresStreams {
 }
 
 impl PostgresStreams {
-    pub(super) fn new(backend: Arc<Backend>, poll_interval: Duration) -> (Arc<Self>, Arc<Delivery>) {
+    pub(super) fn new(
+        backend: Arc<Backend>,
+        poll_interval: Duration,
+    ) -> (Arc<Self>, Arc<Delivery>) {
+        let watched = Watched::default();
         let streams = Arc::new_cyclic(|this| Self {
-            leases: Arc::new(HeldLeases::new(backend.clone())),
+            leases: Arc::new(HeldLeases::new(backend.clone(), watched.clone())),
             backend,
             delivery: OnceLock::new(),
-            watched: Watched::default(),
+            watched,
             poll_interval,
             this: this.clone(),
         });
@@ -129,7 +131,9 @@ async fn take_lease(
                 });
             }
             "active" => {
-                return Err(EventStoreError::DurableStreamActive(name.as_ref().to_owned()));
+                return Err(EventStoreError::DurableStreamActive(
+                    name.as_ref().to_owned(),
+                ));
             }
             _ => {
                 let stored: String = row.get(1);
