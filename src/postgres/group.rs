@@ -198,7 +198,12 @@ impl Conditions {
     ) {
         let Condition { query, expected } = condition;
         self.request.push(request);
-        self.expected.push(expected.unwrap_or(0) as i64);
+        self.expected.push(match *expected {
+            None => 0,
+            // No event has this number.
+            Some(0) => -1,
+            Some(expected) => i64::try_from(expected).unwrap_or(i64::MAX),
+        });
         let this = self.request.len() as i32;
         if query.filters().is_none() {
             // Every event belongs to the context.
