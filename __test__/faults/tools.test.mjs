@@ -4,6 +4,7 @@ import pg from 'pg'
 import { describe, expect, onTestFinished, test } from 'vitest'
 
 import { reasonAgainst, startPgBouncer } from '../../scripts/postgres/pgbouncer.mjs'
+import { startReplicated } from '../../scripts/postgres/replicated.mjs'
 import { newSchema, schemaOf, serverUrl, sql } from '../postgres.mjs'
 import { noted, until } from '../streams/streams.mjs'
 import { startProxy } from './proxy.mjs'
@@ -148,4 +149,29 @@ describe('PgBouncer', () => {
     })
     await expect(unknown.connect()).rejects.toThrow('unsupported startup parameter')
   })
+})
+
+test('a standby holds what was committed, and takes over', async () => {
+  const pair = await startReplicated()
+  onTestFinished(() => pair.stop())
+  const { primary, standby } = pair
+  expect(new URL(pair.url.replace(/,[^/]*/, '')).searchParams.get('target_session_attrs')).toBe(
+    'read-write'
+  )
+  await primary.query('CREATE TABLE t (n int)')
+  await expect(standby.query('CREATE TABLE u (n int)')).rejects.toMatchObject({ code: '25006' })
+
+  // A commit waits for the standby.
+  await standby.halt()
+  const inserted = noted(primary.query('INSERT INTO t VALUES (1)'))
+  const waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+  await until(async () => (await primary.query(waiting)).length === 1)
+  expect(inserted.isOver).toBe(false)
+  await standby.start()
+  await until(() => inserted.isOver)
+
+  await primary.kill()
+  await pair.promote()
+  await standby.query('INSERT INTO t VALUES (2)')
+  expect(await standby.query('SELECT n FROM t')).toEqual([{ n: 1 }, { n: 2 }])
 })

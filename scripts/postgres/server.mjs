@@ -2,14 +2,14 @@
 // that started it.
 
 import { randomBytes } from 'node:crypto'
-import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import pg from 'pg'
 
-import { give, giveSecret } from './account.mjs'
+import { giveSecret } from './account.mjs'
 import { binaries } from './binaries.mjs'
 import { Supervised } from './supervised.mjs'
 
@@ -57,12 +57,12 @@ export class PostgresServer {
   password = `p@ss w:rd/%?#&+='${randomBytes(8).toString('hex')}`
   #supervised
   #name
-  #folder
 
   constructor(supervised, { folder, binDir, name, password }) {
     this.#supervised = supervised
     this.#name = name
-    this.#folder = folder
+    /** Holds all that belongs to the server. */
+    this.folder = folder
     this.binDir = binDir
     this.dataDir = join(folder, name)
     this.logFile = join(folder, `${name}.log`)
@@ -92,7 +92,7 @@ export class PostgresServer {
   }
 
   async initialize({ settings, ssl, hba }) {
-    const secret = join(this.#folder, 'secret')
+    const secret = join(this.folder, 'secret')
     writeFileSync(secret, `${this.password}\n`)
     giveSecret(secret)
     await this.run('initdb', [
@@ -247,14 +247,6 @@ export class PostgresServer {
   async stop(mode) {
     if (mode !== undefined) await this.halt(mode)
     await this.#supervised.end()
-  }
-
-  /** A folder beside the server's, for what runs with it. */
-  folderFor(name) {
-    const path = join(this.#folder, name)
-    mkdirSync(path, { mode: 0o700 })
-    give(path)
-    return path
   }
 }
 
