@@ -1,13 +1,70 @@
 // That the servers, and the faults of tests, do what the tests believe.
 
+import { existsSync } from 'node:fs'
+
 import pg from 'pg'
 import { describe, expect, onTestFinished, test } from 'vitest'
 
 import { reasonAgainst, startPgBouncer } from '../../scripts/postgres/pgbouncer.mjs'
 import { startReplicated } from '../../scripts/postgres/replicated.mjs'
+import { startPostgres } from '../../scripts/postgres/server.mjs'
 import { newSchema, schemaOf, serverUrl, sql } from '../postgres.mjs'
+import { message, start } from '../processes/processes.mjs'
 import { noted, until } from '../streams/streams.mjs'
+import { Authority } from './certificates.mjs'
 import { startProxy } from './proxy.mjs'
+
+describe('a server of its own', () => {
+  test('keeps what it acknowledged, and its port, when it is killed', async () => {
+    const server = await startPostgres()
+    onTestFinished(() => server.stop())
+    const { port } = server
+    await server.query('CREATE TABLE t (n int)')
+    await server.kill()
+    await expect(server.query('SELECT 1')).rejects.toMatchObject({ code: 'ECONNREFUSED' })
+    await server.start()
+    await server.query('INSERT INTO t VALUES (1)')
+    await server.restart({ mode: 'immediate', settings: { work_mem: '5MB' } })
+    expect(server.port).toBe(port)
+    expect(await server.query('SELECT n FROM t')).toEqual([{ n: 1 }])
+    expect(await server.query('SHOW work_mem')).toEqual([{ work_mem: '5MB' }])
+    const client = await clientOf(await server.createDatabase('another "one"'))
+    const { rows } = await client.query('SELECT current_database() AS name')
+    expect(rows).toEqual([{ name: 'another "one"' }])
+    if (server.socketDir === null) return
+    const own = await server.query('SELECT inet_client_addr() AS a', [], { host: server.socketDir })
+    expect(own).toEqual([{ a: null }])
+  })
+
+  test('ends with the process that started it, however that ends', async () => {
+    for (const signal of ['SIGKILL', 'SIGINT']) {
+      const child = start('hold-server.mjs')
+      const { pid, folder } = await message(child)
+      expect(existsSync(folder)).toBe(true)
+      child.kill(signal)
+      await until(() => !existsSync(folder))
+      expect(() => process.kill(pid, 0)).toThrow('ESRCH')
+    }
+  })
+
+  test('speaks TLS', async () => {
+    const authority = new Authority()
+    const issued = authority.issue({ names: ['localhost'], addresses: ['127.0.0.1'] })
+    const server = await startPostgres({
+      ssl: { ...issued, ca: authority.cert },
+      hba: ['hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-full']
+    })
+    onTestFinished(() => server.stop())
+    const secure = "SELECT version LIKE 'TLS%' AS is FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    const owner = authority.issue({ common: server.user })
+    const ask = (ssl) => server.query(secure, [], { ssl })
+    expect(await ask({ ca: authority.cert, ...owner })).toEqual([{ is: true }])
+    await expect(ask({ ca: authority.cert })).rejects.toThrow('certificate')
+    await expect(ask({ ca: new Authority('Another').cert, ...owner })).rejects.toThrow()
+    const other = authority.issue({ common: 'somebody' })
+    await expect(ask({ ca: authority.cert, ...other })).rejects.toThrow('authentication failed')
+  })
+})
 
 test('a schema of factstr-postgres 0.5.2 can be had', async () => {
   const schema = await schemaOf('legacy-0.5.2.postgres.sql')

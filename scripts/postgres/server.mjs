@@ -175,6 +175,8 @@ export class PostgresServer {
         const { rows } = await client.query('SHOW data_directory')
         if (rows[0].data_directory === this.dataDir || isWindows) return null
       } catch (error) {
+        // One that refuses this client by its rules takes connections; one that is starting does not yet.
+        if (error.severity !== undefined && error.code !== '57P03') return null
         if (Date.now() > deadline) {
           throw new Error(`PostgreSQL takes no connections (${error.message}):\n${this.log()}`, {
             cause: error
