@@ -1,21 +1,21 @@
 // Where the data of a store is, as a text that one process hands to another.
 
-import { FactstrMemoryStore, FactstrPostgresStore, FactstrSqliteStore } from '../../index.js'
+import * as factstr from '../../index.js'
 
 /** A store of the place, not opened yet. */
 export function storeAt(place, options = {}) {
   const { kind, path, url, schema } = JSON.parse(place)
-  if (kind === 'memory') return new FactstrMemoryStore()
-  if (kind === 'sqlite') return new FactstrSqliteStore(path, options)
-  return new FactstrPostgresStore(url, { ...options, schema })
+  if (kind === 'memory') return new factstr.FactstrMemoryStore()
+  if (kind === 'sqlite') return new factstr.FactstrSqliteStore(path, options)
+  return new factstr.FactstrPostgresStore(url, { ...options, schema })
 }
 
 /** The same, opened now. */
 export async function openAt(place, options = {}) {
   const { kind, path, url, schema } = JSON.parse(place)
-  if (kind === 'memory') return new FactstrMemoryStore()
-  if (kind === 'sqlite') return FactstrSqliteStore.open(path, options)
-  return FactstrPostgresStore.connect(url, { ...options, schema })
+  if (kind === 'memory') return new factstr.FactstrMemoryStore()
+  if (kind === 'sqlite') return factstr.FactstrSqliteStore.open(path, options)
+  return factstr.FactstrPostgresStore.connect(url, { ...options, schema })
 }
 
 /** Another place beside one that lasts; it goes with it. */

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from 'vitest'
 
-import { FactstrPostgresStore, FactstrSqliteStore } from '../../index.js'
+import { storeAt } from '../processes/place.mjs'
 import { having, lasting, stores, temporaryFolder } from '../stores.mjs'
 import { appendBatches, failure, gate, noted, recorder, until, upTo } from './streams.mjs'
 
@@ -389,13 +389,13 @@ describe.each(lasting)('a $name store that is not open yet', ({ create }) => {
 })
 
 describe('a store that can not be opened', () => {
-  const places = {
-    sqlite: () => new FactstrSqliteStore(temporaryFolder()),
-    postgres: () => new FactstrPostgresStore('postgresql://nobody:wrong@127.0.0.1:1/none')
+  const nowhere = {
+    sqlite: () => ({ kind: 'sqlite', path: temporaryFolder() }),
+    postgres: () => ({ kind: 'postgres', url: 'postgresql://a:b@127.0.0.1:1/c', schema: 'd' })
   }
 
-  test.each(Object.entries(places))('rejects a registration: %s', async (_, create) => {
-    const store = create()
+  test.each(Object.entries(nowhere))('rejects a registration: %s', async (_, place) => {
+    const store = storeAt(JSON.stringify(place()))
     const error = await failure(store.streamAllDurable(model, () => {}))
     expect(error.name).toBe('FactstrError')
     expect((await failure(store.listDurableStreams())).name).toBe('FactstrError')
