@@ -12,8 +12,7 @@ export default async function setup() {
     return
   }
   try {
-    const version = process.env.FACTSTR_TEST_POSTGRES_VERSION || undefined
-    const server = await startPostgres({ version })
+    const server = await startPostgres()
     process.env.FACTSTR_TEST_POSTGRES_URL = server.url
     return async () => {
       delete process.env.FACTSTR_TEST_POSTGRES_URL

@@ -26,9 +26,8 @@ async function testServer() {
   if (process.env.FACTSTR_TEST_POSTGRES_URL) return undefined
   // Needs what setUp installs.
   const { startPostgres } = await import('./postgres/server.mjs')
-  const version = process.env.FACTSTR_TEST_POSTGRES_VERSION || undefined
   try {
-    const server = await startPostgres({ version })
+    const server = await startPostgres()
     process.env.FACTSTR_TEST_POSTGRES_URL = server.url
     return server
   } catch (error) {

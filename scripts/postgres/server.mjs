@@ -35,7 +35,12 @@ const SETTINGS = {
  * which is installed (see binaries.mjs); `settings`: of postgresql.conf; `ssl`: `{ cert, key, ca }`,
  * each PEM; `hba`: lines that come before those of pg_hba.conf.
  */
-export async function startPostgres({ version, settings = {}, ssl, hba = [] } = {}) {
+export async function startPostgres({
+  version = process.env.FACTSTR_TEST_POSTGRES_VERSION || undefined,
+  settings = {},
+  ssl,
+  hba = []
+} = {}) {
   const supervised = new Supervised()
   try {
     const folder = await supervised.call('folder')
