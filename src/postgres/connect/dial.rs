@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::net::lookup_host;
@@ -13,6 +14,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, Connection, Socket};
 
+use super::cancel::Address;
 use super::failure::{Failure, FailureKind, is_handshake};
 use super::parameters::SslMode;
 use super::target::{ConnectionTarget, Server};
@@ -24,6 +26,7 @@ pub(super) type Encrypted = <Connector as MakeTlsConnect<Socket>>::Stream;
 pub(super) struct Dialled {
     pub(super) client: Client,
     pub(super) connection: Connection<Socket, Encrypted>,
+    pub(super) address: Address,
     /// `host:port/database as user`
     pub(super) place: String,
 }
@@ -163,6 +166,7 @@ impl Attempt<'_> {
                     return Ok(Dialled {
                         client,
                         connection,
+                        address: self.address(address),
                         place: self.place(),
                     });
                 }
@@ -192,7 +196,6 @@ impl Attempt<'_> {
         }
         config.port(self.server.port);
         config.ssl_mode(way);
-        // Cancel requests keep to it, too.
         config.connect_timeout(share(deadline, 1).max(Duration::from_millis(1)));
         config
     }
@@ -207,6 +210,14 @@ impl Attempt<'_> {
         timeout(share(deadline, 1), future)
             .await
             .map_err(|_| self.failure("it does not answer in time"))
+    }
+
+    fn address(&self, address: Option<IpAddr>) -> Address {
+        let Server { host, port, .. } = self.server;
+        match address {
+            Some(address) => Address::Tcp((address, *port).into(), host.clone()),
+            None => Address::Socket(Path::new(host).join(format!(".s.PGSQL.{port}"))),
+        }
     }
 
     fn failure(&self, why: &str) -> Failure {

@@ -228,6 +228,7 @@ fn connecting_kind(error: &DbError) -> (FailureKind, Option<&'static str>) {
         () if *code == SqlState::TOO_MANY_CONNECTIONS => {
             (Unavailable, Some("the server has too many connections"))
         }
+        () if is_refused_by_pooler(error) => (Rejected, None),
         // A class that passes: no resources, an administrator's doing, or a pooler without a server.
         () if ["08", "53", "57", "58"]
             .iter()
@@ -237,6 +238,19 @@ fn connecting_kind(error: &DbError) -> (FailureKind, Option<&'static str>) {
         }
         () => (Rejected, None),
     }
+}
+
+/// PgBouncer has one code for all that goes wrong at a login, whether it passes or not.
+fn is_refused_by_pooler(error: &DbError) -> bool {
+    let lasting = [
+        "authentication failed",
+        "does not exist",
+        "no such database",
+        "no such user",
+        "unsupported startup parameter",
+    ];
+    *error.code() == SqlState::PROTOCOL_VIOLATION
+        && lasting.iter().any(|words| error.message().contains(words))
 }
 
 /// What the server said. Its detail is left out, as it may quote a payload.

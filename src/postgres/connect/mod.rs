@@ -1,5 +1,6 @@
 //! From a URL to connections: what it means, how servers are tried, TLS, the pool, what can fail.
 
+mod cancel;
 mod certificate;
 mod conninfo;
 mod dial;

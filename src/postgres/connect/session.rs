@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
 use tokio::runtime::Handle;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 use tokio::time::Timeout;
 use tokio_postgres::{AsyncMessage, CancelToken};
 
+use super::cancel::{self, Address};
 use super::dial::Dialled;
 use super::failure::{Failure, FailureKind};
 use super::target::ConnectionTarget;
@@ -49,10 +50,11 @@ impl Session {
         on_event: impl FnMut(ConnectionEvent) + Send + 'static,
     ) -> (Self, JoinHandle<()>) {
         let place: Arc<str> = dialled.place.into();
-        let cancel = dialled.client.cancel_token();
+        let token = dialled.client.cancel_token();
         let driver = runtime.spawn(drive(dialled.connection, place.clone(), on_event));
         let canceller = Canceller {
-            cancel,
+            token,
+            address: dialled.address,
             target: target.clone(),
             place,
             driver: driver.abort_handle(),
@@ -115,7 +117,8 @@ impl fmt::Debug for Session {
 
 /// Cancels statements of one connection.
 pub(crate) struct Canceller {
-    cancel: CancelToken,
+    token: CancelToken,
+    address: Address,
     target: Arc<ConnectionTarget>,
     place: Arc<str>,
     driver: AbortHandle,
@@ -164,22 +167,27 @@ impl Canceller {
         self.driver.abort();
     }
 
-    /// Asks the server to cancel what runs, by a connection of its own that is encrypted as the first.
+    /// Asks the server to cancel what runs.
     fn request(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (cancel, target, place) =
-            (self.cancel.clone(), self.target.clone(), self.place.clone());
+        let (token, address) = (self.token.clone(), self.address.clone());
+        let (target, place) = (self.target.clone(), self.place.clone());
         async move {
             let settings = target.tls.clone();
-            let connector = tokio::task::spawn_blocking(move || settings.connector()).await;
-            let failure = match connector {
-                Ok(Ok(connector)) => match cancel.cancel_query(connector).await {
-                    Ok(()) => return,
-                    Err(error) => error.to_string(),
-                },
-                Ok(Err(error)) => error.to_string(),
-                Err(error) => error.to_string(),
+            let connector = spawn_blocking(move || settings.connector()).await;
+            let asked = match connector {
+                Ok(Ok(connector)) => {
+                    let request = cancel::request(token, address, connector);
+                    match tokio::time::timeout(target.in_all, request).await {
+                        Ok(asked) => asked,
+                        Err(late) => Err(late.to_string()),
+                    }
+                }
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(error) => Err(error.to_string()),
             };
-            tracing::warn!(%failure, %place, "a statement can't be cancelled");
+            if let Err(failure) = asked {
+                tracing::warn!(%failure, %place, "a statement can't be cancelled");
+            }
         }
     }
 

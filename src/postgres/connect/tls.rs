@@ -1,5 +1,6 @@
 //! TLS as the URL and the options want it.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -8,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, SupportedProtocolVersion};
-use tokio_postgres::Socket;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -259,13 +260,16 @@ pub(super) struct Connector {
     server_name: Option<String>,
 }
 
-impl MakeTlsConnect<Socket> for Connector {
-    type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
-    type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect;
-    type Error = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Error;
+impl<S> MakeTlsConnect<S> for Connector
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Stream = <MakeRustlsConnect as MakeTlsConnect<S>>::Stream;
+    type TlsConnect = <MakeRustlsConnect as MakeTlsConnect<S>>::TlsConnect;
+    type Error = Infallible;
 
-    fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Self::Error> {
+    fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Infallible> {
         let name = self.server_name.as_deref().unwrap_or(host);
-        <MakeRustlsConnect as MakeTlsConnect<Socket>>::make_tls_connect(&mut self.rustls, name)
+        <MakeRustlsConnect as MakeTlsConnect<S>>::make_tls_connect(&mut self.rustls, name)
     }
 }

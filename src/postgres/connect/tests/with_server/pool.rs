@@ -174,7 +174,8 @@ fn a_connection_of_its_own_tells_what_it_hears_and_that_it_ended() {
     let ConnectionEvent::Ended(Some(failure)) = told.recv().unwrap() else {
         panic!("it did not end by a failure");
     };
-    assert_eq!(failure.kind(), FailureKind::Shutdown, "{failure}");
+    // What the server said is lost if something of ours was still on its way to it.
+    assert!(failure.leaves_outcome_open(), "{failure}");
     assert!(told.recv().is_err(), "nothing follows");
     futures(task).unwrap();
     assert!(session.is_closed());

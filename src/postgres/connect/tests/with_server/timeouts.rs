@@ -41,17 +41,20 @@ fn the_server_cancels_by_a_setting_of_one_transaction() {
 #[test]
 fn the_client_cancels_what_the_server_does_not() {
     let server = Server::start();
-    let pool = connections(&server.url(), &with_limit(Duration::from_millis(50)));
-    let session = futures(pool.get()).unwrap();
-    let pid = asked(&session, "SELECT pg_backend_pid()::text");
-    let sleep = session.query("SELECT pg_sleep(600)", &[]);
-    let failure = futures(pool.with_timeout(&session, sleep)).unwrap_err();
-    assert_eq!(failure.kind(), FailureKind::Timeout, "{failure}");
-    assert!(failure.to_string().contains("57014"), "{failure}");
-    // A late cancel request must not hit the next statement.
-    drop(session);
-    let session = futures(pool.get()).unwrap();
-    assert_ne!(asked(&session, "SELECT pg_backend_pid()::text"), pid);
+    let folder = server.folder().to_str().unwrap().replace('/', "%2F");
+    for url in [server.url(), server.url_at(&folder)] {
+        let pool = connections(&url, &with_limit(Duration::from_millis(50)));
+        let session = futures(pool.get()).unwrap();
+        let pid = asked(&session, "SELECT pg_backend_pid()::text");
+        let sleep = session.query("SELECT pg_sleep(600)", &[]);
+        let failure = futures(pool.with_timeout(&session, sleep)).unwrap_err();
+        assert_eq!(failure.kind(), FailureKind::Timeout, "{failure}");
+        assert!(failure.to_string().contains("57014"), "{failure}");
+        // A late cancel request must not hit the next statement.
+        drop(session);
+        let session = futures(pool.get()).unwrap();
+        assert_ne!(asked(&session, "SELECT pg_backend_pid()::text"), pid);
+    }
 }
 
 #[test]

@@ -256,9 +256,8 @@ fn channel_binding_needs_tls_and_gets_it() {
 #[test]
 fn certificates_of_the_manual_are_taken() {
     let (authority, stranger) = (Authority::new(), Authority::new());
-    let verified = |identity: &Identity, host: &str, root: &str| {
-        let server = start(identity, &authority);
-        let root = file(&server, "root.pem", root);
+    let verified = |server: &Server, host: &str, root: &str| {
+        let root = file(server, "root.pem", root);
         let url = format!(
             "{}?sslmode=verify-full&sslrootcert={root}",
             server.url_at(host)
@@ -267,54 +266,48 @@ fn certificates_of_the_manual_are_taken() {
             .map(|session| asked(&session, ENCRYPTED))
             .map_err(|failure| failure.to_string())
     };
-    let fails = |identity: &Identity, host: &str, root: &str, why: &str| {
-        let error = verified(identity, host, root).unwrap_err();
+    let fails = |server: &Server, host: &str, root: &str, why: &str| {
+        let error = verified(server, host, root).unwrap_err();
         assert!(error.contains(why), "{error}");
     };
     let yes = Ok("true".to_owned());
+    let root = &authority.certificate;
 
     // With a common name only.
-    let named = authority.identity("LocalHost", &[]);
-    assert_eq!(verified(&named, "localhost", &authority.certificate), yes);
-    fails(
-        &named,
-        "127.0.0.1",
-        &authority.certificate,
-        "is for another name",
-    );
+    let server = start(&authority.identity("LocalHost", &[]), &authority);
+    assert_eq!(verified(&server, "localhost", root), yes);
+    fails(&server, "127.0.0.1", root, "is for another name");
 
     // Of version 1.
     let old = authority.old_identity("localhost");
-    assert_eq!(verified(&old, "localhost", &authority.certificate), yes);
-    assert_eq!(verified(&old, "localhost", &old.certificate), yes);
-    fails(
-        &old,
-        "127.0.0.1",
-        &authority.certificate,
-        "is for another name",
-    );
+    let server = start(&old, &authority);
+    assert_eq!(verified(&server, "localhost", root), yes);
+    assert_eq!(verified(&server, "localhost", &old.certificate), yes);
+    fails(&server, "127.0.0.1", root, "is for another name");
     // The stranger has the authority's name, and another key.
     fails(
-        &old,
+        &server,
         "localhost",
         &stranger.certificate,
         "no trusted certificate",
     );
-    let forged = stranger.old_identity("localhost");
-    fails(
-        &forged,
-        "localhost",
-        &authority.certificate,
-        "no trusted certificate",
-    );
+    let server = start(&stranger.old_identity("localhost"), &authority);
+    fails(&server, "localhost", root, "no trusted certificate");
 
     // Its own issuer, and an authority.
     let own = self_signed("localhost", 4000);
-    assert_eq!(verified(&own, "localhost", &own.certificate), yes);
-    fails(&own, "127.0.0.1", &own.certificate, "is for another name");
-    fails(&own, "localhost", &authority.certificate, "TLS failed");
+    let server = start(&own, &authority);
+    assert_eq!(verified(&server, "localhost", &own.certificate), yes);
+    fails(
+        &server,
+        "127.0.0.1",
+        &own.certificate,
+        "is for another name",
+    );
+    fails(&server, "localhost", root, "TLS failed");
     let expired = self_signed("localhost", 2001);
-    fails(&expired, "localhost", &expired.certificate, "has expired");
+    let server = start(&expired, &authority);
+    fails(&server, "localhost", &expired.certificate, "has expired");
 }
 
 #[test]
