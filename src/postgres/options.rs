@@ -8,8 +8,22 @@ const LONGEST_NAME: usize = 63;
 
 /// How a PostgreSQL store connects, and where it keeps its tables.
 ///
-/// What the URL says comes first: its `application_name` if the option is `None`, its
-/// `connect_timeout` in any case.
+/// # The URL
+///
+/// A store's URL is what libpq takes: `postgres://` or `postgresql://`, or `name=value` pairs. Several
+/// hosts are tried in turn, and each parameter means what libpq's manual says, but:
+///
+/// - Only the URL counts: no `PG*` environment variable, no password file, no service file and
+///   nothing in `~/.postgresql`.
+/// - Without a host it is `localhost`.
+/// - Of several hosts, those that refuse writes are passed over, unless `target_session_attrs=any`.
+///   `read-only` and `standby` are refused, as a store has to write.
+/// - `sslmode=verify-full` without `sslrootcert` trusts whom the operating system trusts.
+/// - With `sslmode=prefer`, a login that fails over TLS is tried without it only if the server's rules
+///   refuse the encryption, and not if the password is wrong.
+/// - Its `connect_timeout` (for each host) comes before the option.
+/// - Parameters that can't be honoured safely (such as `sslcrl`, `require_auth` and `requirepeer`) and
+///   unknown ones are refused by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostgresStoreOptions {
     /// The schema of the store's tables, which is always quoted. Default `public`.

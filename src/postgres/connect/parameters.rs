@@ -76,7 +76,7 @@ impl Parameters {
                     shown(&name, after_password)
                 ));
             }
-            if !parameters.set(&name, value)? {
+            if !parameters.set(&name, &value)? {
                 let name = shown(&name, after_password);
                 return Err(format!("{name}: it is no parameter that is known here"));
             }
@@ -86,16 +86,16 @@ impl Parameters {
     }
 
     /// Takes one parameter. `false`: there is none of this name.
-    fn set(&mut self, name: &str, value: String) -> Result<bool, String> {
+    fn set(&mut self, name: &str, value: &str) -> Result<bool, String> {
         // libpq takes an empty value as an absent one.
-        let given = (!value.is_empty()).then_some(value.as_str());
+        let given = (!value.is_empty()).then_some(value);
         match name {
             "user" => self.user = given.map(str::to_owned),
-            "password" => self.password = Some(value),
+            "password" => self.password = given.map(str::to_owned),
             "dbname" => self.dbname = given.map(str::to_owned),
-            "host" => self.hosts = list(&value, |host| Ok(host.to_owned()))?,
-            "hostaddr" => self.addresses = list(&value, |text| optional(text, address))?,
-            "port" => self.ports = list(&value, |text| optional(text, port))?,
+            "host" => self.hosts = list(value, |host| Ok(host.to_owned()))?,
+            "hostaddr" => self.addresses = list(value, |text| optional(text, address))?,
+            "port" => self.ports = list(value, |text| optional(text, port))?,
             "application_name" => self.application_name = given.map(str::to_owned),
             "fallback_application_name" => {
                 self.fallback_application_name = given.map(str::to_owned);

@@ -21,15 +21,7 @@ const KEEPALIVE_COUNT: u32 = 3;
 
 /// The servers, the database and the user that a URL names, and how to connect to them.
 ///
-/// A URL is what libpq takes: `postgres://` or `postgresql://`, or `name=value` pairs; several hosts
-/// are tried in turn. What it means is what libpq means by it, with these differences:
-///
-/// - Only the URL counts: there are no `PG*` environment variables, no `.pgpass`, no service file,
-///   nothing in `~/.postgresql`.
-/// - Without a host it is `localhost`.
-/// - With several hosts, those that refuse writes are passed over, unless `target_session_attrs=any`.
-/// - `sslmode=verify-full` without `sslrootcert` trusts whom the operating system trusts.
-/// - Nothing is sent unencrypted after a failed login over TLS, unless the server wants it so.
+/// [`PostgresStoreOptions`] tells what a URL may say.
 #[derive(Clone)]
 pub(crate) struct ConnectionTarget {
     /// All but the server, which each attempt adds.
@@ -84,7 +76,10 @@ impl ConnectionTarget {
 
     fn new(mut parameters: Parameters, options: &PostgresStoreOptions) -> Result<Self, String> {
         let servers = servers(&parameters)?;
-        let (ssl_mode, tls) = TlsSettings::new(&parameters, &options.tls)?;
+        let (ssl_mode, mut tls) = TlsSettings::new(&parameters, &options.tls)?;
+        if ssl_mode == SslMode::Disable || servers.iter().all(Server::is_socket) {
+            tls = tls.without_certificates();
+        }
         let per_server = parameters.connect_timeout;
         let mut config = Config::new();
         config.keepalives(parameters.keepalives != Some(false));

@@ -92,6 +92,16 @@ impl TlsSettings {
         Ok((mode, settings))
     }
 
+    /// For connections that are not encrypted: files that are not needed are not read.
+    pub(super) fn without_certificates(self) -> Self {
+        Self {
+            proof: Proof::Nothing,
+            roots: None,
+            identity: None,
+            ..self
+        }
+    }
+
     /// Reads the certificates, each time anew, as they are replaced before they expire.
     pub(super) fn connector(&self) -> Result<Connector, EventStoreError> {
         let provider = Arc::new(ring::default_provider());

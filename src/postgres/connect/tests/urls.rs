@@ -1,5 +1,8 @@
 //! The cases of URIs follow libpq's own list, `src/interfaces/libpq/t/001_uri.pl` of PostgreSQL.
 
+use std::fmt::Write;
+
+use proptest::prelude::*;
 use tokio_postgres::config::{ChannelBinding, SslNegotiation, TargetSessionAttrs};
 
 use super::super::parameters::SslMode;
@@ -151,7 +154,7 @@ fn pairs_are_read_as_libpq_reads_them() {
             "host=h password=back\\\\slash\\ space",
             "-:back\\slash space@h:5432/-",
         ),
-        ("host=h password=''", "-:@h:5432/-"),
+        ("host=h password=''", "-:-@h:5432/-"),
         ("host='' dbname=d", "-:-@localhost:5432/d"),
         ("host=a,b port=1,2", "-:-@a:1,b:2/-"),
         ("host=/tmp user=u", "u:-@/tmp:5432/-"),
@@ -505,4 +508,35 @@ fn options_are_checked() {
         ..PostgresStoreOptions::default()
     };
     assert!(parse_with("postgres://h/db", &strange).is_ok());
+}
+
+fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        write!(encoded, "%{byte:02x}").unwrap();
+        encoded
+    })
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+proptest! {
+    #[test]
+    fn any_password_arrives(password in "[^\0]{1,20}", user in "[^\0]{1,8}") {
+        let url = format!("postgres://{}:{}@h/db", encoded(&user), encoded(&password));
+        let pairs = format!("host=h user={} password={}", quoted(&user), quoted(&password));
+        for text in [url, pairs] {
+            let target = parse(&text).unwrap();
+            prop_assert_eq!(target.config.get_password().unwrap(), password.as_bytes());
+            prop_assert_eq!(target.config.get_user().unwrap(), user.as_str());
+        }
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in ".{0,40}", url in "[a-b:@/?&=%,\\[\\]0-1' é]{0,30}") {
+        for text in [text.clone(), url.clone(), format!("postgres://{url}"), format!("host={text}")] {
+            let _ = parse(&text);
+        }
+    }
 }

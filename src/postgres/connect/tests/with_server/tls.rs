@@ -351,6 +351,21 @@ fn files_that_can_not_be_read_are_named() {
 }
 
 #[test]
+fn files_that_are_not_needed_are_not_read() {
+    let server = Server::start();
+    let folder = server.folder().to_str().unwrap().replace('/', "%2F");
+    let files = "sslrootcert=/nowhere&sslcert=/nowhere&sslkey=/nowhere";
+    assert!(!encrypted(&format!(
+        "{}?sslmode=disable&{files}",
+        server.url()
+    )));
+    assert!(!encrypted(&format!(
+        "{}?sslmode=verify-full&{files}",
+        server.url_at(&folder)
+    )));
+}
+
+#[test]
 fn a_statement_is_cancelled_over_tls() {
     let authority = Authority::new();
     let server = start(&authority.identity("localhost", &[]), &authority);
