@@ -20,7 +20,7 @@ use crate::contract::{
     EventRecord, EventStoreError, EventStream, HandleStream, RunningStream, StreamEnd,
     StreamHandlerError, StreamOptions, StreamProgress,
 };
-use crate::runtime::own_runtime;
+use crate::runtime::HANDLERS;
 use crate::selection::{RecordSink, RowSink};
 
 /// The least time between two calls of `on_progress`.
@@ -47,7 +47,7 @@ pub(crate) async fn run(
 ) -> Result<EventStream, EventStoreError> {
     let runtime = match Handle::try_current() {
         Ok(current) => current,
-        Err(_) => own_runtime()?,
+        Err(_) => HANDLERS.handle()?,
     };
     let stream = delivery.register(registration)?;
     let (done, registered) = oneshot::channel();

@@ -1,4 +1,5 @@
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use napi::Env;
@@ -12,7 +13,7 @@ use super::streams::NativeStreams;
 use crate::contract::{AppendResult, EventStoreError};
 use crate::payload::{CompiledQuery, PreparedBatch};
 use crate::postgres::{PostgresStore, PostgresStoreOptions, TlsOptions};
-use crate::runtime::own_runtime;
+use crate::runtime::CONNECTIONS;
 use crate::selection::PAGE_BYTES;
 
 /// The PostgreSQL store for `index.js`. Every call returns at once; its answer comes later, under the id
@@ -21,7 +22,12 @@ use crate::selection::PAGE_BYTES;
 pub struct NativePostgresStore {
     store: Arc<OnceLock<PostgresStore>>,
     completions: Arc<Completions>,
+    /// What was asked for in this turn. Who asks the same gets the same answer.
+    pages: Mutex<HashMap<PageKey, Vec<f64>>>,
 }
+
+/// The filters, and the options as the bits of their numbers.
+type PageKey = (String, [u64; 3], bool, bool);
 
 /// How to connect; all but the names and the TLS texts is set by `index.js`.
 #[napi(object)]
@@ -84,14 +90,19 @@ impl NativePostgresStore {
                 store.begin_close();
             }
         })?;
-        Ok(Self { store, completions })
+        let pages = Mutex::default();
+        Ok(Self {
+            store,
+            completions,
+            pages,
+        })
     }
 
     /// Connects, and prepares the schema.
     #[napi(catch_unwind)]
     pub fn open(&self, id: f64, url: String, options: ConnectOptions) {
         let (store, completions) = (self.store.clone(), self.completions.clone());
-        let runtime = match own_runtime() {
+        let runtime = match CONNECTIONS.handle() {
             Ok(runtime) => runtime,
             Err(error) => return completions.push(id, Answer::Failed(error)),
         };
@@ -148,6 +159,19 @@ impl NativePostgresStore {
         max_rows: f64,
         version: bool,
     ) {
+        let bits = [after, before, max_rows].map(f64::to_bits);
+        let key = (filters, bits, backwards, version);
+        self.pages().entry(key).or_default().push(id);
+    }
+
+    fn pages(&self) -> MutexGuard<'_, HashMap<PageKey, Vec<f64>>> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads a page for all who have asked for it.
+    fn read_page(&self, key: PageKey, ids: Vec<f64>) {
+        let (filters, bits, backwards, version) = key;
+        let [after, before, max_rows] = bits.map(f64::from_bits);
         let options = PageOptions {
             after,
             before,
@@ -156,17 +180,22 @@ impl NativePostgresStore {
             version,
         };
         let completions = self.completions.clone();
+        let answer = move |page: Result<String, EventStoreError>| {
+            for id in ids {
+                let page = page.clone();
+                completions.push(id, page.map_or_else(Answer::Failed, Answer::Page));
+            }
+        };
         let query = match CompiledQuery::from_json(&filters) {
             Ok(query) => query,
-            Err(error) => return completions.push(id, Answer::Failed(error)),
+            Err(error) => return answer(Err(error)),
         };
         let Some(store) = self.store.get() else {
-            return completions.push(id, Answer::Failed(EventStoreError::StoreClosed));
+            return answer(Err(EventStoreError::StoreClosed));
         };
         let request = options.request(PAGE_BYTES);
         store.submit_page(query, request, version, TextSink::default(), move |page| {
-            let text = page.map(|(sink, end, version)| sink.into_text(end, version));
-            completions.push(id, text.map_or_else(Answer::Failed, Answer::Page));
+            answer(page.map(|(sink, end, version)| sink.into_text(end, version)));
         });
     }
 
@@ -195,6 +224,7 @@ impl NativePostgresStore {
     /// Finishes what is queued, ends the streams when their handlers have settled, and releases everything.
     #[napi(catch_unwind)]
     pub fn close(&self, id: f64) {
+        self.flush();
         let completions = self.completions.clone();
         match self.store.get() {
             Some(store) => store.close_then(move |closed| {
@@ -204,9 +234,13 @@ impl NativePostgresStore {
         }
     }
 
-    /// Hands over the appends that were asked for since the last time. None is begun before.
+    /// Hands over the appends and pages that were asked for since the last time. None is begun before.
     #[napi(catch_unwind)]
     pub fn flush(&self) {
+        let pages = std::mem::take(&mut *self.pages());
+        for (key, ids) in pages {
+            self.read_page(key, ids);
+        }
         if let Some(store) = self.store.get() {
             store.flush_deferred();
         }

@@ -2,16 +2,18 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::connect::{Connections, Failure, PooledClient};
+use super::connect::{Connections, Failure, PooledClient, Session};
 use super::statements::Statements;
 use crate::contract::EventStoreError;
-use crate::runtime::own_runtime;
+use crate::runtime::CONNECTIONS;
 use crate::selection::ContextVersions;
 
 pub(super) type Result<T> = std::result::Result<T, EventStoreError>;
@@ -27,6 +29,8 @@ pub(super) struct Backend {
     pub(super) statements: Statements,
     pub(super) runtime: Handle,
     pub(super) versions: ContextVersions,
+    /// Connections keep what is prepared on them: there is no pooler in between.
+    pub(super) own_sessions: AtomicBool,
     /// Tells this store from all others.
     pub(super) store: i64,
     /// How long an operation goes on trying while there is no connection.
@@ -42,8 +46,9 @@ impl Backend {
         Ok(Arc::new(Self {
             connections,
             statements: Statements::new(schema),
-            runtime: own_runtime()?,
+            runtime: CONNECTIONS.handle()?,
             versions: ContextVersions::default(),
+            own_sessions: AtomicBool::new(false),
             store: draw_number(),
             patience,
         }))
@@ -71,8 +76,30 @@ impl Backend {
         statement: &str,
         arguments: &Arguments<'_>,
     ) -> std::result::Result<Vec<Row>, Failure> {
-        let running = client.query_typed(statement, arguments);
+        let running = self.run(client, statement, arguments);
         self.connections.with_timeout(client, running).await
+    }
+
+    /// Runs a statement on a connection: a prepared one where the session is our own.
+    pub(super) async fn run(
+        &self,
+        session: &Session,
+        statement: &str,
+        arguments: &Arguments<'_>,
+    ) -> std::result::Result<Vec<Row>, tokio_postgres::Error> {
+        if !self.own_sessions.load(Ordering::Relaxed) {
+            return session.query_typed(statement, arguments).await;
+        }
+        let prepared = session.prepare_cached(statement).await?;
+        let values: Vec<_> = arguments.iter().map(|(value, _)| *value).collect();
+        let answer = session.query(&prepared, &values).await;
+        if let Err(error) = &answer
+            && error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
+        {
+            // The functions were replaced by those of another release: what was prepared is of no use.
+            session.statement_cache.clear();
+        }
+        answer
     }
 
     /// Tries again while another connection may do better.

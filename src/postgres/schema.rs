@@ -5,6 +5,8 @@
 //!
 //! The functions have a revision of their own: the newest one serves every version of the format.
 
+use std::sync::atomic::Ordering;
+
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
@@ -54,14 +56,13 @@ pub(super) async fn open(backend: &Backend) -> Result<()> {
 
 async fn open_once(backend: &Backend) -> std::result::Result<(), Failure> {
     // No timeout: a large store takes its time to be migrated.
-    let (mut session, _) = backend
-        .connections
-        .connect_dedicated(|event| {
-            if let ConnectionEvent::Ended(Some(failure)) = event {
-                tracing::debug!(%failure, "the connection ended");
-            }
-        })
-        .await?;
+    let mut session = match backend.connections.connect_directly(log).await? {
+        Some(session) => {
+            backend.own_sessions.store(true, Ordering::Relaxed);
+            session
+        }
+        None => backend.connections.connect_dedicated(log).await?.0,
+    };
     check_server(&session).await?;
     let statements = &backend.statements;
     if is_newest(&format(&session, statements).await?) {
@@ -72,6 +73,12 @@ async fn open_once(backend: &Backend) -> std::result::Result<(), Failure> {
         Refusal::Statement(error) => session.failure(&error),
         Refusal::Store(error) => error.into(),
     })
+}
+
+fn log(event: ConnectionEvent) {
+    if let ConnectionEvent::Ended(Some(failure)) = event {
+        tracing::debug!(%failure, "the connection ended");
+    }
 }
 
 enum Refusal {

@@ -371,8 +371,8 @@ async fn append(
                 .batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE")
                 .await?;
         }
-        let appended = session
-            .query_typed(&backend.statements.append, &arguments)
+        let appended = backend
+            .run(session, &backend.statements.append, &arguments)
             .await;
         if wrapped {
             let end = if appended.is_ok() {

@@ -20,7 +20,7 @@ use super::session::{ConnectionEvent, Session};
 use super::target::ConnectionTarget;
 use crate::contract::EventStoreError;
 use crate::postgres::PostgresStoreOptions;
-use crate::runtime::own_runtime;
+use crate::runtime::CONNECTIONS;
 
 /// After how long in the pool a connection has to prove that the server still answers.
 const IDLE: Duration = Duration::from_secs(30);
@@ -46,7 +46,7 @@ impl Connections {
         target: ConnectionTarget,
         options: &PostgresStoreOptions,
     ) -> Result<Self, EventStoreError> {
-        let runtime = own_runtime()?;
+        let runtime = CONNECTIONS.handle()?;
         let target = Arc::new(target);
         let dialler = Dialler {
             target: target.clone(),

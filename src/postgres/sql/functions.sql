@@ -182,7 +182,7 @@ $factstr$;
 -- the candidates are known; rows of kind 1; with `version`, unless the page's last row is
 -- the newest candidate anyway, a row of kind 2 that is it. Without facets every event is one.
 --
--- A page ends before the row with which it would exceed max_bytes, but has at least one.
+-- A page of more than 16 rows ends with the row that reaches max_bytes.
 CREATE OR REPLACE FUNCTION {schema}.factstr_page(
   facets bigint[], sets integer[], alternatives integer[], after bigint, through bigint,
   backwards boolean, max_rows integer, max_bytes bigint, version boolean
@@ -193,8 +193,10 @@ SET enable_material = off SET plan_cache_mode = force_generic_plan SET jit = off
 AS $factstr$
 DECLARE
   head bigint;
+  hits bigint[];
+  bound integer;
+  complete bigint;
   one record;
-  newest bigint;
 BEGIN
   head := coalesce((SELECT max(e.sequence_number) FROM {schema}.events e), 0);
   through := least(through, head);
@@ -223,38 +225,69 @@ BEGIN
     END IF;
     RETURN;
   END IF;
-  one := {schema}.factstr_candidates(
-    facets, sets, alternatives, after, through, backwards, max_rows);
-  IF coalesce(array_length(one.hits, 1), 0) > max_rows THEN
-    one.hits := one.hits[1:max_rows];
-    one.reached := one.hits[max_rows] - backwards::integer;
+  -- Most contexts are one alternative whose first set is one rare facet: that needs no other function.
+  bound := CASE WHEN sets[2] IS NULL THEN max_rows ELSE 32 END;
+  IF NOT backwards AND sets[1] = 1 AND alternatives[2] IS NULL THEN
+    hits := ARRAY(
+      SELECT p.sequence_number - d FROM (
+        SELECT e.sequence_number, e.before FROM {schema}.event_postings e
+        WHERE e.facet = facets[1] AND e.sequence_number > after AND e.sequence_number < through + 1024
+        ORDER BY e.sequence_number
+      ) p CROSS JOIN LATERAL unnest(p.before || 0) d
+      WHERE p.sequence_number - d > after AND p.sequence_number - d <= through
+      LIMIT bound
+    );
+    IF hits[bound] IS NULL THEN
+      reached := through;
+    ELSIF sets[2] IS NULL THEN
+      reached := hits[bound];
+    END IF;
   END IF;
-  RETURN QUERY SELECT 0::smallint, head, one.reached, NULL::timestamptz, NULL::text, NULL::text;
-  IF one.hits <> '{}' THEN
+  IF reached IS NULL THEN
+    one := {schema}.factstr_candidates(
+      facets, sets, alternatives, after, through, backwards, max_rows);
+    hits := one.hits;
+    reached := one.reached;
+  END IF;
+  IF hits[max_rows + 1] IS NOT NULL THEN
+    hits := hits[1:max_rows];
+    reached := hits[max_rows] - backwards::integer;
+  END IF;
+  kind := 0;
+  number := head;
+  RETURN NEXT;
+  complete := reached;
+  reached := NULL;
+  IF hits[1] IS NULL THEN
+    -- No rows.
+  ELSIF hits[17] IS NULL THEN
+    RETURN QUERY
+      SELECT 1::smallint, e.sequence_number, NULL::bigint, e.occurred_at, e.event_type, e.payload
+      FROM unnest(hits) c (s) JOIN {schema}.events e ON e.sequence_number = c.s;
+  ELSE
     RETURN QUERY
       SELECT 1::smallint, r.sequence_number, NULL::bigint, r.occurred_at, r.event_type, r.payload FROM (
         SELECT e.sequence_number, e.occurred_at,
           e.event_type, e.payload,
           sum(octet_length(e.payload)) OVER (ORDER BY c.ordinality) AS bytes
-        FROM unnest(one.hits) WITH ORDINALITY c (s, ordinality)
+        FROM unnest(hits) WITH ORDINALITY c (s, ordinality)
         JOIN {schema}.events e ON e.sequence_number = c.s
         ORDER BY c.ordinality
       ) r WHERE r.bytes - octet_length(r.payload) < max_bytes;
   END IF;
-  IF version AND (backwards OR one.hits = '{}' OR one.reached < head) THEN
-    IF one.hits = '{}' AND after = 0 AND one.reached = head THEN
+  IF version AND (backwards OR hits[1] IS NULL OR complete < head) THEN
+    IF hits[1] IS NULL AND after = 0 AND complete = head THEN
       RETURN;
     END IF;
     one := {schema}.factstr_candidates(facets, sets, alternatives, 0, head, true, 1);
-    IF one.hits = '{}' THEN
+    IF one.hits[1] IS NULL THEN
       -- Nothing at all, or not found yet.
-      RETURN QUERY SELECT 2::smallint, one.reached, NULL::bigint, NULL::timestamptz, NULL::text, NULL::text;
-    ELSE
-      newest := one.hits[1];
       RETURN QUERY
-        SELECT 2::smallint, e.sequence_number, NULL::bigint,
-          e.occurred_at, e.event_type, e.payload
-        FROM {schema}.events e WHERE e.sequence_number = newest;
+        SELECT 2::smallint, one.reached, NULL::bigint, NULL::timestamptz, NULL::text, NULL::text;
+    ELSE
+      RETURN QUERY
+        SELECT 2::smallint, e.sequence_number, NULL::bigint, e.occurred_at, e.event_type, e.payload
+        FROM {schema}.events e WHERE e.sequence_number = one.hits[1];
     END IF;
   END IF;
 END
@@ -301,12 +334,15 @@ BEGIN
   END IF;
   WHILE after < through LOOP
     one := {schema}.factstr_candidates(facets, sets, alternatives, after, through, true, 8);
-    SELECT max(e.sequence_number) INTO newest
-    FROM unnest(one.hits) c JOIN {schema}.events e ON e.sequence_number = c
-    WHERE {schema}.factstr_matches(filters, e.event_type, e.payload::jsonb);
-    IF newest IS NOT NULL THEN
-      RETURN newest;
-    END IF;
+    -- Candidates come newest first, and mostly the first one matches.
+    FOR place IN 1..coalesce(array_length(one.hits, 1), 0) LOOP
+      SELECT e.sequence_number INTO newest FROM {schema}.events e
+      WHERE e.sequence_number = one.hits[place]
+        AND {schema}.factstr_matches(filters, e.event_type, e.payload::jsonb);
+      IF newest IS NOT NULL THEN
+        RETURN newest;
+      END IF;
+    END LOOP;
     through := one.reached;
   END LOOP;
   RETURN 0;
@@ -450,6 +486,9 @@ DECLARE
   expected bigint;
   known bigint;
   actual bigint;
+  -- Of the last context that was looked at: requests for a hot one come together.
+  context text;
+  newest bigint;
 BEGIN
   IF suspects = '{}' AND after_condition = '{}' AND NOT (-1 = ANY (condition_known))
      AND array_position(condition_context, NULL) IS NULL THEN
@@ -464,12 +503,13 @@ BEGIN
       IF condition_context[condition] IS NULL THEN
         actual := next - 1;
       ELSE
-        IF known = -1 THEN
-          actual := {schema}.factstr_newest(condition_context[condition]::jsonb, 0, head);
-        ELSIF condition = ANY (suspects) THEN
-          actual := {schema}.factstr_newest(condition_context[condition]::jsonb, known, head);
-          IF actual = 0 THEN
-            actual := expected;
+        IF known = -1 OR condition = ANY (suspects) THEN
+          IF context IS DISTINCT FROM condition_context[condition] THEN
+            context := condition_context[condition];
+            newest := {schema}.factstr_newest(context::jsonb, 0, head);
+          END IF;
+          IF known = -1 OR newest > known THEN
+            actual := newest;
           END IF;
         END IF;
         WHILE after_condition[later] = condition LOOP

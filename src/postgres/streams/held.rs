@@ -12,11 +12,16 @@ use crate::contract::EventStoreError;
 use crate::delivery::{Lease, Reply};
 use crate::postgres::backend::{Backend, Result};
 
+/// Names that are asked for at once, at most.
+const TURNS: usize = 64;
+
 type Lost = Box<dyn FnOnce(EventStoreError) + Send>;
 
 /// What one store holds.
 pub(super) struct HeldLeases {
     backend: Arc<Backend>,
+    /// See [`alone_with`](Self::alone_with).
+    turns: [tokio::sync::Mutex<()>; TURNS],
     watched: Watched,
     state: Mutex<State>,
 }
@@ -53,6 +58,7 @@ impl HeldLeases {
     pub(super) fn new(backend: Arc<Backend>, watched: Watched) -> Self {
         Self {
             backend,
+            turns: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             watched,
             state: Mutex::default(),
         }
@@ -60,6 +66,13 @@ impl HeldLeases {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a turn to ask the server for a name: between the server's yes and the time when this store
+    /// knows of it, the server can't tell whether this store runs the stream.
+    pub(super) async fn alone_with(&self, name: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        let hash = xxhash_rust::xxh3::xxh3_64(name.as_bytes());
+        self.turns[hash as usize % TURNS].lock().await
     }
 
     pub(super) fn holds(&self, name: &str) -> bool {
@@ -95,7 +108,12 @@ impl HeldLeases {
         });
         let mut state = self.lock();
         state.unreleased.remove(&name);
-        state.held.insert(name, lease.clone());
+        let before = state.held.insert(name, lease.clone());
+        drop(state);
+        // A holder that has lost the lease without noticing must not go on beside the new one.
+        if let Some(before) = before {
+            before.lose();
+        }
         lease
     }
 

@@ -70,6 +70,7 @@ impl PostgresStreams {
         let (backend, leases) = (self.backend.clone(), self.leases.clone());
         let name = name.to_owned();
         self.answer(reply, async move {
+            let _turn = leases.alone_with(&name).await;
             let mine = leases.holds(&name);
             let position = after.map(|after| after.min(i64::MAX as u64) as i64);
             let row = backend
@@ -106,6 +107,7 @@ async fn take_lease(
     let LeaseRequest { name, query, lost } = request;
     let filters = query.text();
     let mut expected = filters.to_owned();
+    let _turn = leases.alone_with(&name).await;
     leases.release_late(&name).await?;
     loop {
         let mine = leases.holds(&name);

@@ -8,7 +8,7 @@ use crate::postgres::PostgresStoreOptions;
 use crate::postgres::connect::ConnectionTarget;
 use crate::postgres::connect::cancel::{Address, request};
 use crate::postgres::connect::dial::dial;
-use crate::runtime::own_runtime;
+use crate::runtime::CONNECTIONS;
 
 /// PgBouncer passes a request on when it has a connection for it, and only if the sender is still
 /// there.
@@ -18,7 +18,7 @@ fn a_request_waits_until_the_server_hangs_up() {
     // The connection is not encrypted, so the request is 16 bytes.
     let url = server.url() + "?sslmode=disable";
     let target = ConnectionTarget::parse(&url, &PostgresStoreOptions::default()).unwrap();
-    let runtime = own_runtime().unwrap();
+    let runtime = CONNECTIONS.handle().unwrap();
     let dialled = runtime.block_on(dial(&target));
     let dialled = dialled.unwrap_or_else(|failure| panic!("{failure}"));
     let token = dialled.client.cancel_token();
