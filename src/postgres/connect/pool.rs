@@ -69,10 +69,6 @@ impl Connections {
         })
     }
 
-    pub(crate) fn target(&self) -> &ConnectionTarget {
-        &self.target
-    }
-
     /// A connection of the pool. Waits for at most `connect_timeout` until one is free, and as long
     /// again if it has to be made.
     pub(crate) async fn get(&self) -> Result<PooledClient, Failure> {
@@ -150,20 +146,6 @@ impl Connections {
         canceller
             .with_timeout(self.statement_timeout, statements)
             .await
-    }
-
-    /// How long a statement may take; zero means without a limit.
-    pub(crate) fn statement_timeout(&self) -> Duration {
-        self.statement_timeout
-    }
-
-    /// The value of `statement_timeout` for `set_config('statement_timeout', …, true)` or `SET LOCAL`:
-    /// a pooler in transaction mode keeps no setting that outlives a transaction.
-    pub(crate) fn statement_timeout_setting(&self) -> String {
-        let limit = self.statement_timeout;
-        // Less than a millisecond must not become "no limit".
-        let least = u128::from(!limit.is_zero());
-        limit.as_millis().max(least).to_string()
     }
 
     /// Ends the pool: connections that are in use end when they come back. Idempotent.

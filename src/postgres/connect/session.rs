@@ -19,8 +19,6 @@ use super::dial::Dialled;
 use super::failure::{Failure, FailureKind};
 use super::target::ConnectionTarget;
 
-/// How much later than the server's own limit the client's comes: the server's answer is definite.
-const GRACE: Duration = Duration::from_secs(2);
 /// How long a cancelled statement may take to answer before its connection is given up.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
@@ -128,8 +126,8 @@ pub(crate) struct Canceller {
 }
 
 impl Canceller {
-    /// Runs statements, and cancels them when they take longer than the limit and the grace that lets
-    /// the server's own `statement_timeout` answer first. Zero means without a limit.
+    /// Runs statements, and cancels them when they take longer than the limit; zero means without one.
+    /// The server's own `statement_timeout` would be state of a session, which poolers don't keep.
     ///
     /// [`FailureKind::Timeout`] says that nothing was done. If the server does not even answer the
     /// cancel request in time, the failure is [`FailureKind::Lost`]. After a cancel request the
@@ -144,8 +142,7 @@ impl Canceller {
         if limit.is_zero() {
             return statements.await.map_err(failed);
         }
-        let patience = limit.saturating_add(GRACE);
-        if let Ok(answer) = self.within(patience, statements.as_mut()).await {
+        if let Ok(answer) = self.within(limit, statements.as_mut()).await {
             return answer.map_err(failed);
         }
         self.runtime.spawn(self.request());

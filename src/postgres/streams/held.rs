@@ -153,15 +153,9 @@ impl HeldLeases {
             (std::mem::take(&mut state.moved), unreleased)
         };
         let stored = self.store(&moved).await;
-        match &stored {
-            Ok(lost) => {
-                for lease in moved {
-                    if lost.iter().any(|name| **name == *lease.name) {
-                        lease.lose();
-                    }
-                }
-            }
-            Err(_) => {
+        let lost = match stored {
+            Ok(lost) => lost,
+            Err(error) => {
                 // With the next ones.
                 let mut state = self.lock();
                 for lease in moved {
@@ -169,9 +163,14 @@ impl HeldLeases {
                         state.moved.push(lease);
                     }
                 }
+                return Err(error);
+            }
+        };
+        for lease in moved {
+            if lost.iter().any(|name| **name == *lease.name) {
+                lease.lose();
             }
         }
-        stored?;
         for (name, left) in unreleased {
             self.release(&name, left).await?;
             let mut state = self.lock();

@@ -13,33 +13,7 @@ fn with_limit(limit: Duration) -> PostgresStoreOptions {
 }
 
 #[test]
-fn the_server_cancels_by_a_setting_of_one_transaction() {
-    let server = Server::start();
-    let pool = connections(&server.url(), &with_limit(Duration::from_millis(50)));
-    assert_eq!(pool.statement_timeout_setting(), "50");
-    let mut session = futures(pool.get()).unwrap();
-    let canceller = session.canceller();
-    let failure = futures(canceller.with_timeout(pool.statement_timeout(), async {
-        let transaction = session.transaction().await?;
-        let set = "SELECT set_config('statement_timeout', $1, true)";
-        transaction
-            .query(set, &[&pool.statement_timeout_setting()])
-            .await?;
-        transaction.query("SELECT pg_sleep(60)", &[]).await
-    }))
-    .unwrap_err();
-    assert_eq!(failure.kind(), FailureKind::Timeout, "{failure}");
-    assert!(!failure.leaves_outcome_open());
-    assert!(failure.to_string().contains("57014"), "{failure}");
-    // The connection is as good as before.
-    assert_eq!(
-        asked(&session, "SELECT current_setting('statement_timeout')"),
-        "0"
-    );
-}
-
-#[test]
-fn the_client_cancels_what_the_server_does_not() {
+fn what_takes_too_long_is_cancelled() {
     let server = Server::start();
     let folder = server.folder().to_str().unwrap().replace('/', "%2F");
     for url in [server.url(), server.url_at(&folder)] {
@@ -66,11 +40,6 @@ fn what_is_quick_enough_is_not_touched() {
         let rows = futures(pool.with_timeout(&session, session.query("SELECT 1", &[]))).unwrap();
         assert_eq!(rows.len(), 1);
     }
-    let setting =
-        |limit| connections(&server.url(), &with_limit(limit)).statement_timeout_setting();
-    assert_eq!(setting(Duration::ZERO), "0");
-    assert_eq!(setting(Duration::from_micros(1)), "1");
-    assert_eq!(setting(Duration::from_secs(30)), "30000");
 }
 
 #[test]
