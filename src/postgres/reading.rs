@@ -10,6 +10,8 @@ use crate::selection::{PageEnd, PageRequest, Row, RowSink, Span};
 
 /// The most candidates of one answer.
 const MOST_ROWS: usize = 1_000;
+/// The most bytes of payloads of one answer, roughly.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// Candidates for the newest match after the first one was none.
 const FEW_ROWS: usize = 32;
 
@@ -92,8 +94,8 @@ async fn ask(backend: &Backend, plan: &Plan, ask: Ask) -> Result<Candidates> {
     let (sets, alternatives) = (parts(|all| &all.sets), parts(|all| &all.alternatives));
     let number = |number: u64| number.min(i64::MAX as u64 - 1_024) as i64;
     let (after, through) = (number(span.after), number(span.through));
-    let max_rows = max_rows.min(MOST_ROWS);
-    let (most_rows, most_bytes) = (max_rows as i32, max_bytes.min(i64::MAX as usize) as i64);
+    let (max_rows, max_bytes) = (max_rows.min(MOST_ROWS), max_bytes.min(MOST_BYTES));
+    let (most_rows, most_bytes) = (max_rows as i32, max_bytes as i64);
     let mut rows = backend
         .ask(
             &backend.statements.page,
