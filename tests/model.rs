@@ -12,13 +12,11 @@ mod stores;
 
 use std::num::NonZeroUsize;
 
-use factstr::{
-    EventFilter, EventQuery, EventStore, EventStoreError, NewEvent, ReadOptions, SqliteStore,
-};
+use factstr::{EventFilter, EventQuery, EventStore, EventStoreError, NewEvent, ReadOptions};
 use oracle::Oracle;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use stores::on_every_store;
+use stores::{Place, on_every_store};
 
 /// Few values, so that equal ones are frequent; all kinds, so that none is mistaken for another.
 fn scalar() -> impl Strategy<Value = Value> {
@@ -225,15 +223,23 @@ impl Random {
 /// Enough events for runs of several tiers, bitmaps in them, and a tail, in several sittings.
 #[test]
 fn runs_and_tail_agree_with_the_oracle() {
+    several_sittings_agree_with_the_oracle(&Place::new("sqlite"));
+}
+
+/// Enough events for facets that all need to be looked up in each other.
+#[test]
+fn ordered_postings_agree_with_the_oracle() {
+    several_sittings_agree_with_the_oracle(&Place::new("postgres"));
+}
+
+fn several_sittings_agree_with_the_oracle(place: &Place) {
     const EVENTS: u64 = 90_000;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.db");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut random = Random(42);
     let mut oracle = Oracle::default();
     let mut written = 0;
     for sitting in 1..=3_u64 {
-        let store = SqliteStore::open(&path).unwrap();
+        let store = runtime.block_on(place.open());
         while written < EVENTS * sitting / 3 {
             let size = 1 + random.below(400);
             let batch: Vec<NewEvent> = (0..size)
@@ -279,19 +285,23 @@ fn runs_and_tail_agree_with_the_oracle() {
                     min_sequence_number: (round % 2 == 0).then(|| random.below(written)),
                 };
                 let limit = (round % 4 == 1).then_some(5);
-                runtime.block_on(take(&store, &mut oracle, Step::Query(query.clone(), limit)));
+                runtime.block_on(take(
+                    &*store,
+                    &mut oracle,
+                    Step::Query(query.clone(), limit),
+                ));
                 let version = (round % 5 == 0).then(|| Some(random.below(written)));
                 let event = NewEvent::new("type-0", json!({ "id": 0 }));
                 let before = oracle.events.len();
                 let conditional = Step::AppendIf(vec![event], query, version);
-                runtime.block_on(take(&store, &mut oracle, conditional));
+                runtime.block_on(take(&*store, &mut oracle, conditional));
                 written += (oracle.events.len() - before) as u64;
             }
         }
         let common = EventQuery::for_event_types(["type-7", "type-8"]);
         for backwards in [false, true] {
             let read = Step::Read(common.clone(), backwards, 1_000);
-            runtime.block_on(take(&store, &mut oracle, read));
+            runtime.block_on(take(&*store, &mut oracle, read));
         }
         runtime.block_on(store.close()).unwrap();
     }

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use factstr::{
     DurableStream, DurableStreamOptions, EventFilter, EventQuery, EventRecord, EventStore,
-    EventStoreError, HandleStream, IfActive, MemoryStore, NewEvent, RetryPolicy, SqliteStore,
-    StreamEndReason, StreamHandlerError, StreamOptions,
+    EventStoreError, HandleStream, IfActive, MemoryStore, NewEvent, RetryPolicy, StreamEndReason,
+    StreamHandlerError, StreamOptions,
 };
 use serde_json::{Value, json};
-use stores::{on_every_store, until};
+use stores::{Place, on_every_store, until};
 use tokio::sync::Notify;
 
 fn event(number: u64) -> NewEvent {
@@ -854,29 +854,34 @@ fn a_runtime_that_ends_ends_its_streams() {
 #[test]
 fn a_store_that_is_dropped_ends_its_streams() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("store.db");
-    runtime.block_on(async {
-        let store = SqliteStore::open(&path).unwrap();
-        let seen = Seen::default();
-        let stuck = HandleStream::new(|_| std::future::pending());
-        let live = store.stream_all(stuck).await.unwrap();
-        let durable = store
-            .stream_all_durable(&named("one"), seen.handler())
-            .await
-            .unwrap();
-        store.append(batch(1..=1)).await.unwrap();
-        seen.reaches(1).await;
-        until(|| durable.position() == 1).await;
-        drop(store);
-        for stream in [live, durable] {
-            assert_eq!(stream.closed().await.reason, StreamEndReason::StoreClosed);
-        }
-        let store = SqliteStore::open(&path).unwrap();
-        store
-            .stream_all_durable(&named("one"), seen.handler())
-            .await
-            .unwrap();
-        assert_eq!(seen.numbers(), [1]);
-    });
+    for place in ["sqlite", "postgres"].map(Place::new) {
+        runtime.block_on(async {
+            let store = place.open().await;
+            let seen = Seen::default();
+            let stuck = HandleStream::new(|_| std::future::pending());
+            let live = store.stream_all(stuck).await.unwrap();
+            let durable = store
+                .stream_all_durable(&named("one"), seen.handler())
+                .await
+                .unwrap();
+            store.append(batch(1..=1)).await.unwrap();
+            seen.reaches(1).await;
+            until(|| durable.position() == 1).await;
+            drop(store);
+            for stream in [live, durable] {
+                assert_eq!(stream.closed().await.reason, StreamEndReason::StoreClosed);
+            }
+            let store = place.open().await;
+            store
+                .stream_all_durable_with(&named("one"), seen.handler(), waiting())
+                .await
+                .unwrap();
+            assert_eq!(seen.numbers(), [1]);
+        });
+    }
+}
+
+/// The lease may be given back a moment after the stream has ended.
+fn waiting() -> DurableStreamOptions {
+    DurableStreamOptions::default().with_if_active(IfActive::Wait)
 }

@@ -9,19 +9,17 @@ mod stores;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use factstr::{
     DurableStream, DurableStreamOptions, EventFilter, EventQuery, EventStore, EventStream,
-    HandleStream, IfActive, MemoryStore, NewEvent, RetryPolicy, SqliteStore, StreamEndReason,
-    StreamHandlerError,
+    HandleStream, IfActive, NewEvent, RetryPolicy, StreamEndReason, StreamHandlerError,
 };
 use oracle::matches;
 use serde_json::json;
-use stores::until;
+use stores::{Place, until};
 
 /// Knuth's MMIX constants.
 struct Random(u64);
@@ -50,9 +48,9 @@ struct Subject {
 }
 
 struct World {
-    path: Option<PathBuf>,
+    place: Place,
     store: Arc<dyn EventStore>,
-    /// Another store of the same file.
+    /// Another store of the same place.
     other: Option<Arc<dyn EventStore>>,
     log: Vec<Vec<NewEvent>>,
     subjects: BTreeMap<String, Subject>,
@@ -306,9 +304,9 @@ impl World {
     }
 
     async fn reopen(&mut self) {
-        let Some(path) = self.path.clone() else {
+        if !self.place.lasts() {
             return;
-        };
+        }
         self.store.close().await.unwrap();
         let ends: Vec<(String, EventStream)> = self
             .subjects
@@ -318,8 +316,8 @@ impl World {
         if let Some(other) = self.other.take() {
             other.close().await.unwrap();
         }
-        self.store = Arc::new(SqliteStore::open(&path).unwrap());
-        self.other = Some(Arc::new(SqliteStore::open(&path).unwrap()));
+        self.store = self.place.open().await;
+        self.other = Some(self.place.open().await);
         for (name, stream) in ends {
             let reason = stream.closed().await.reason;
             assert!(
@@ -397,16 +395,15 @@ impl World {
     }
 }
 
-fn run(seed: u64, sqlite: bool) {
+fn run(seed: u64, place: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_time()
         .build()
         .unwrap();
-    let folder = tempfile::tempdir().unwrap();
+    println!("seed {seed} on the {place} store");
+    let place = Place::new(place);
     runtime.block_on(async {
-        let path = sqlite.then(|| folder.path().join("store.db"));
-        let open = |path: &PathBuf| Arc::new(SqliteStore::open(path).unwrap());
         let subjects = queries().into_iter().enumerate().map(|(index, query)| {
             let subject = Subject {
                 query,
@@ -419,17 +416,17 @@ fn run(seed: u64, sqlite: bool) {
             (format!("stream-{index}"), subject)
         });
         let mut world = World {
-            store: match &path {
-                Some(path) => open(path),
-                None => Arc::new(MemoryStore::new()),
+            store: place.open().await,
+            other: if place.lasts() {
+                Some(place.open().await)
+            } else {
+                None
             },
-            other: path.as_ref().map(|path| open(path) as Arc<dyn EventStore>),
-            path,
+            place,
             log: Vec::new(),
             subjects: subjects.collect(),
             random: Random(seed),
         };
-        println!("seed {seed}, sqlite: {sqlite}");
         world.run(60).await;
         world.store.close().await.unwrap();
         if let Some(other) = world.other {
@@ -447,13 +444,20 @@ fn seeds() -> std::ops::Range<u64> {
 #[test]
 fn durable_streams_of_the_memory_store_see_exactly_their_batches() {
     for seed in seeds() {
-        run(seed, false);
+        run(seed, "memory");
     }
 }
 
 #[test]
 fn durable_streams_of_the_sqlite_store_see_exactly_their_batches() {
     for seed in seeds() {
-        run(seed, true);
+        run(seed, "sqlite");
+    }
+}
+
+#[test]
+fn durable_streams_of_the_postgres_store_see_exactly_their_batches() {
+    for seed in seeds() {
+        run(seed, "postgres");
     }
 }
