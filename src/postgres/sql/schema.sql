@@ -1,4 +1,4 @@
--- The tables of a store, format 2. "{schema}" stands for its quoted schema.
+-- The tables of a store, format 2.
 
 -- The log. Sequence numbers have no gaps: the one after the newest is given under the append lock.
 CREATE TABLE {schema}.events (
