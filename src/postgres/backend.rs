@@ -113,13 +113,20 @@ impl Backend {
         let mut pauses = Pauses::new(self.patience);
         loop {
             match attempt().await {
-                Err(failure) if failure.may_pass() && pauses.wait().await => {
+                Err(failure)
+                    if (failure.may_pass() || is_conflict(&failure)) && pauses.wait().await =>
+                {
                     tracing::debug!(%failure, "trying again");
                 }
                 outcome => return outcome,
             }
         }
     }
+}
+
+/// Where transactions are serializable by default, one of two that meet has to be repeated.
+fn is_conflict(failure: &Failure) -> bool {
+    failure.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
 }
 
 /// Growing waits, until it has taken too long.

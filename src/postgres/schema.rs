@@ -8,7 +8,7 @@
 use std::sync::atomic::Ordering;
 
 use tokio_postgres::types::Type;
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::{GenericClient, IsolationLevel, Row};
 
 use super::backend::{Backend, Result};
 use super::connect::{ConnectionEvent, Failure, Session};
@@ -210,7 +210,12 @@ async fn bring_up_to_date(
     session: &mut Session,
     statements: &Statements,
 ) -> std::result::Result<(), Refusal> {
-    let transaction = session.transaction().await?;
+    // After the lock, what others have committed while it was waited for must be seen.
+    let transaction = session
+        .build_transaction()
+        .isolation_level(IsolationLevel::ReadCommitted)
+        .start()
+        .await?;
     // One at a time, whatever the schema: a lock that no table is needed for.
     transaction
         .batch_execute("SELECT pg_advisory_xact_lock(1717658484, 0)")
