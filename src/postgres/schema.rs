@@ -7,6 +7,7 @@
 
 use std::sync::atomic::Ordering;
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, IsolationLevel, Row};
 
@@ -179,10 +180,21 @@ async fn read_format(
         .into());
     }
     let sql = statements.with_schema(
-        "SELECT max(value) FILTER (WHERE key = 'store_format_version'),
-           max(value) FILTER (WHERE key = 'functions_revision') FROM {schema}.store_metadata",
+        "SELECT max(value::text) FILTER (WHERE key::text = 'store_format_version'),
+           max(value::text) FILTER (WHERE key::text = 'functions_revision')
+         FROM {schema}.store_metadata",
     );
-    let rows = client.query_typed(&sql, &[]).await?;
+    let rows = match client.query_typed(&sql, &[]).await {
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_COLUMN) => {
+            return Err(unsupported(format!(
+                "the schema {} is no event store, and has tables with the names of one; give the store \
+                 a schema of its own",
+                statements.schema
+            ))
+            .into());
+        }
+        rows => rows?,
+    };
     let number = |index: usize| -> Option<i64> {
         let text: Option<&str> = rows.first()?.get(index);
         text?.parse().ok()
@@ -236,10 +248,13 @@ async fn bring_up_to_date(
             run(include_str!("sql/postings.sql")).await?;
         }
         Format::Known { format: 1, .. } => {
-            run(include_str!("sql/from_1.sql")).await?;
+            let freed = run(include_str!("sql/from_1.sql")).await;
+            freed.map_err(|error| in_the_way(error, statements))?;
             run(include_str!("sql/postings.sql")).await?;
             index_all(client, statements).await?;
             take_over_cursors(client, statements).await?;
+            let done = run("DROP TABLE {schema}.durable_stream_cursors").await;
+            done.map_err(|error| in_the_way(error, statements))?;
         }
         Format::Known { .. } => {}
     }
@@ -253,6 +268,29 @@ async fn bring_up_to_date(
     run(&sql).await?;
     transaction.commit().await?;
     Ok(())
+}
+
+/// What users have put on a table may depend on what a migration changes.
+fn in_the_way(error: tokio_postgres::Error, statements: &Statements) -> Refusal {
+    let Some(told) = error.as_db_error() else {
+        return error.into();
+    };
+    // The first two characters are the class: not supported, dependent objects, wrong types.
+    let code = told.code().code();
+    if *told.code() == SqlState::INSUFFICIENT_PRIVILEGE || !["0A", "2B", "42"].contains(&&code[..2])
+    {
+        return error.into();
+    }
+    let detail = told.detail().map(|detail| format!(": {detail}"));
+    unsupported(format!(
+        "the schema {}, which factstr-postgres 0.5.2 wrote, can't be migrated, and is left as it was: {}{} \
+         (SQLSTATE {code}). Drop what depends on durable_stream_cursors, or on the events' payload as \
+         jsonb, first; the view facts will show it",
+        statements.schema,
+        told.message(),
+        detail.unwrap_or_default()
+    ))
+    .into()
 }
 
 /// Writes the postings of all events.
@@ -317,7 +355,9 @@ async fn take_over_cursors(
         let (name, query, position): (&str, &str, i64) = (row.get(0), row.get(1), row.get(2));
         let filters = filters_of_stored_query(query).ok_or_else(|| {
             unsupported(format!(
-                "the query of the durable stream '{name}' can't be read"
+                "the schema {} can't be migrated: the query of its durable stream '{name}' can't be \
+                 read",
+                statements.schema
             ))
         })?;
         client
@@ -331,7 +371,5 @@ async fn take_over_cursors(
             )
             .await?;
     }
-    let drop = statements.with_schema("DROP TABLE {schema}.durable_stream_cursors");
-    client.batch_execute(&drop).await?;
     Ok(())
 }
