@@ -189,13 +189,16 @@ class Connection {
         if (!to.write(message.bytes)) await drained(to)
       }
     }
-    from.on('data', async (chunk) => {
-      // The end of a socket comes after its data, so it waits for them too.
+    let forwarding = Promise.resolve()
+    from.on('data', (chunk) => {
       from.pause()
-      await forward(chunk)
-      from.resume()
+      forwarding = forward(chunk).then(() => from.resume())
     })
-    from.on('end', () => to.end())
+    // A socket may tell its end while it is paused: what came before is to arrive before.
+    from.on('end', async () => {
+      await forwarding
+      to.end()
+    })
   }
 
   #end(from, to, last) {

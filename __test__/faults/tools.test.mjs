@@ -185,6 +185,23 @@ describe('the network', () => {
     expect((await (await clientOf(proxy.url)).query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }])
     expect(proxy.accepted).toBe(2)
   })
+
+  test('can delay a message until its sender has left', async () => {
+    const { insert, rows } = await table()
+    const proxy = await startProxy(serverUrl())
+    const client = await clientOf(proxy.url)
+    const { reached, release } = proxy.holdOn(isInsert)
+    const inserted = noted(client.query(insert(1)))
+    await reached
+    await new Promise((resolve) => {
+      client.connection.stream.once('close', resolve)
+      client.connection.stream.destroy()
+    })
+    await until(() => inserted.isOver)
+    expect(await rows()).toEqual([])
+    release()
+    await until(async () => (await rows()).length === 1)
+  })
 })
 
 describe('PgBouncer', () => {
