@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{Notify, mpsc};
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Row};
 
 use super::backend::{Backend, Pauses};
@@ -178,18 +178,15 @@ impl Writer {
                             }
                             Ok(outcome)
                         }
-                        Ok(_) => Err(Refusal::All(EventStoreError::OutcomeUnknown(
-                            "the batch is committed on the primary, but an administrator ended the \
-                             wait for its synchronous standby"
-                                .to_owned(),
-                        ))),
+                        Ok(_) => Err(Refusal::All(not_replicated())),
                         Err(error) => Err(error),
                     };
                 }
                 Err(failure) => failure,
             };
             if failure.leaves_outcome_open() {
-                match settle(&backend, self.number, &failure).await? {
+                drop(connection);
+                match self.settle(&failure).await? {
                     Some(outcome) => return Ok(outcome),
                     None if attempts < ATTEMPTS => continue,
                     None => return Err(all(failure)),
@@ -216,6 +213,51 @@ impl Writer {
                 _ => return Err(all(failure)),
             }
         }
+    }
+
+    /// Finds out what became of the last group. `None`: it was not committed, and never will be.
+    ///
+    /// On the writer's next connection: those of the pool may all be in use.
+    async fn settle(&mut self, failure: &Failure) -> Result<Option<Outcome>, Refusal> {
+        let backend = self.backend.clone();
+        let mut pauses = Pauses::new(backend.patience);
+        loop {
+            let error = match self.ask_what_became().await {
+                Ok(settled) => return settled.map_err(Refusal::All),
+                Err(error) => error,
+            };
+            if !pauses.wait().await {
+                return Err(Refusal::All(EventStoreError::OutcomeUnknown(format!(
+                    "{failure}; and the store could not find out whether the batch was committed: \
+                     {error}"
+                ))));
+            }
+        }
+    }
+
+    async fn ask_what_became(
+        &mut self,
+    ) -> Result<Result<Option<Outcome>, EventStoreError>, Failure> {
+        let backend = self.backend.clone();
+        let connection = connect(&backend).await?;
+        let session = &connection.session;
+        let arguments: [(&(dyn ToSql + Sync), Type); 2] =
+            [(&backend.store, Type::INT8), (&self.number, Type::INT8)];
+        let asking = session.query_typed(&backend.statements.settle, &arguments);
+        let rows = backend.connections.with_timeout(session, asking).await?;
+        let replicated = !connection.not_replicated.load(Ordering::SeqCst);
+        self.connection = Some(connection);
+        let Some(row) = rows.first() else {
+            return Ok(Ok(None));
+        };
+        if row.get::<_, Option<i64>>(0).is_none() {
+            return Ok(Ok(None));
+        }
+        Ok(if replicated {
+            Outcome::settled(row).map(Some)
+        } else {
+            Err(not_replicated())
+        })
     }
 
     /// Publishes what was committed, then tells the callers: a stream that they register afterwards
@@ -261,44 +303,15 @@ impl Writer {
     }
 }
 
-/// Finds out what became of a group. `None`: it was not committed, and never will be.
-async fn settle(
-    backend: &Backend,
-    number: i64,
-    failure: &Failure,
-) -> Result<Option<Outcome>, Refusal> {
-    let mut pauses = Pauses::new(backend.patience);
-    loop {
-        let settled = backend
-            .ask(
-                &backend.statements.settle,
-                &[(&backend.store, Type::INT8), (&number, Type::INT8)],
-            )
-            .await;
-        match settled {
-            Ok(rows) => {
-                let Some(row) = rows.first() else {
-                    return Ok(None);
-                };
-                if row.get::<_, Option<i64>>(0).is_none() {
-                    return Ok(None);
-                }
-                return Outcome::settled(row).map(Some).map_err(Refusal::All);
-            }
-            Err(error) => {
-                if !pauses.wait().await {
-                    return Err(Refusal::All(EventStoreError::OutcomeUnknown(format!(
-                        "{failure}; and the store could not find out whether the batch was \
-                         committed: {error}"
-                    ))));
-                }
-            }
-        }
-    }
-}
-
 fn all(failure: Failure) -> Refusal {
     Refusal::All(failure.into())
+}
+
+fn not_replicated() -> EventStoreError {
+    EventStoreError::OutcomeUnknown(
+        "the batch is committed on the primary, but the wait for its synchronous standby was ended"
+            .to_owned(),
+    )
 }
 
 impl Outcome {
@@ -358,10 +371,7 @@ async fn append(
 ) -> Result<Row, Failure> {
     let session = &connection.session;
     let mut arguments: Vec<_> = vec![
-        (
-            &backend.store as &(dyn tokio_postgres::types::ToSql + Sync),
-            Type::INT8,
-        ),
+        (&backend.store as &(dyn ToSql + Sync), Type::INT8),
         (&number, Type::INT8),
     ];
     arguments.extend(group.arguments());
