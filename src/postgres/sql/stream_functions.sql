@@ -33,8 +33,8 @@ CREATE OR REPLACE FUNCTION {schema}.factstr_take_lease(
 ) LANGUAGE plpgsql AS $factstr$
 DECLARE
   stream record;
+  durability text := current_setting('synchronous_commit');
 BEGIN
-  PERFORM set_config('synchronous_commit', 'off', true);
   SELECT * INTO stream FROM {schema}.durable_streams s WHERE s.name = wanted;
   IF stream.name IS NULL THEN
     -- Larger than any number that a stream of this name has had, should one have been deleted.
@@ -64,6 +64,8 @@ BEGIN
     END IF;
   END LOOP;
   PERFORM {schema}.factstr_touch(store);
+  -- A server that crashes must not forget whose it is.
+  PERFORM set_config('synchronous_commit', CASE durability WHEN 'off' THEN 'on' ELSE durability END, true);
   UPDATE {schema}.durable_streams s SET owner = store, fencing = s.fencing + 1
   WHERE s.name = wanted RETURNING s.fencing, s.position INTO fencing, position;
   head := coalesce((SELECT max(e.sequence_number) FROM {schema}.events e), 0);
