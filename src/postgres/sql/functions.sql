@@ -541,9 +541,15 @@ CREATE OR REPLACE FUNCTION {schema}.factstr_settle(
   writer bigint, number bigint, OUT head bigint, OUT occurred_at timestamptz, OUT verdicts bigint[]
 ) LANGUAGE plpgsql AS $factstr$
 BEGIN
+  IF current_setting('synchronous_commit') = 'off' THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
   INSERT INTO {schema}.append_groups (writer, number) VALUES (writer, number) ON CONFLICT DO NOTHING;
-  SELECT g.head, g.verdicts INTO head, verdicts FROM {schema}.append_groups g
-  WHERE g.writer = factstr_settle.writer AND g.number = factstr_settle.number;
+  -- A session that ends while it waits for a synchronous standby has committed, and shows it, without
+  -- waiting. Whoever has written something waits for all that was committed before.
+  UPDATE {schema}.append_groups g SET committed_at = g.committed_at
+  WHERE g.writer = factstr_settle.writer AND g.number = factstr_settle.number
+  RETURNING g.head, g.verdicts INTO head, verdicts;
   IF head IS NOT NULL THEN
     SELECT e.occurred_at INTO occurred_at
     FROM {schema}.events e WHERE e.sequence_number > head ORDER BY e.sequence_number LIMIT 1;
