@@ -372,7 +372,7 @@ async fn asked(client: &Client, store: &PostgresStore, query: &EventQuery, first
 /// contract says in its plainest words.
 #[tokio::test]
 async fn the_server_matches_as_the_contract_does() {
-    const ROUNDS: usize = 12;
+    const ROUNDS: usize = 5;
     const EVENTS: usize = 150;
     let schema = Schema::new();
     let mut runner = TestRunner::default();

@@ -6,6 +6,8 @@
 mod batch;
 mod canonical;
 mod culprit;
+#[cfg(feature = "postgres")]
+mod exact;
 mod facet;
 mod matching;
 mod query;
@@ -13,6 +15,8 @@ mod value;
 
 pub(crate) use batch::{PreparedBatch, PreparedEvent};
 pub(crate) use canonical::canonical_filters;
+#[cfg(feature = "postgres")]
+pub(crate) use exact::with_exact_numbers;
 pub(crate) use facet::stored_facets;
 pub(crate) use facet::{Facet, FacetHash};
 pub(crate) use query::{CompiledFilter, CompiledQuery, filters_of_stored_query, filters_to_query};

@@ -1,5 +1,6 @@
 //! A group of appends as the arguments of `factstr_append`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write;
 
@@ -7,7 +8,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::plan::Plan;
 use crate::appending::{AppendRequest, Condition};
-use crate::payload::PreparedEvent;
+use crate::payload::{PreparedEvent, with_exact_numbers};
 use crate::selection::ContextVersions;
 
 /// The most events that one row of postings has, and the distance that they stay below. The functions
@@ -20,7 +21,8 @@ const ROW_SPAN: i32 = 1_024;
 pub(super) struct Group<'r> {
     sizes: Vec<i32>,
     event_types: Vec<&'r str>,
-    payloads: Vec<&'r str>,
+    /// Compared by the server, which has decimals.
+    payloads: Vec<Cow<'r, str>>,
     postings: Postings,
     batch_firsts: Vec<i32>,
     batch_lasts: Vec<i32>,
@@ -62,7 +64,7 @@ impl<'r> Group<'r> {
             for event in request.batch.events() {
                 let place = events.len() as i32 + 1;
                 group.event_types.push(event.event_type);
-                group.payloads.push(event.payload);
+                group.payloads.push(with_exact_numbers(event.payload));
                 postings.extend(event.facets.iter().map(|&facet| (facet as i64, place)));
                 events.push(event);
                 request_of.push(index);

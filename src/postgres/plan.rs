@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::payload::{CompiledFilter, CompiledQuery, Facet};
+use crate::payload::{CompiledFilter, CompiledQuery, Facet, with_exact_numbers};
 
 /// The OR-ed alternatives of a query, each AND-ed sets of OR-ed facets: all its matches are among the
 /// events that one alternative selects.
@@ -54,7 +54,7 @@ impl Plan {
     pub(super) fn to_json(&self, query: &CompiledQuery) -> String {
         let nothing = Selection::default();
         let selection = self.selection.as_ref().unwrap_or(&nothing);
-        let filters = query.text();
+        let filters = with_exact_numbers(query.text());
         let mut json = String::new();
         let Selection {
             facets,
