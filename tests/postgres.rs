@@ -98,10 +98,10 @@ fn url_of(user: Option<(&str, &str)>, database: Option<&str>) -> String {
         quoted(database)
     );
     if !ports.is_empty() {
-        url.push_str(&format!(" port={}", ports.join(",")));
+        url = format!("{url} port={}", ports.join(","));
     }
     if !password.is_empty() {
-        url.push_str(&format!(" password={}", quoted(password)));
+        url = format!("{url} password={}", quoted(password));
     }
     url
 }
@@ -371,8 +371,8 @@ async fn rights_on_the_schema_suffice() {
         assert!(message.contains("permission denied"), "{message}");
         assert!(!message.contains("s3cr3t"), "{message}");
     }
-    let owned = connect(&owner, options()).await.unwrap();
-    exercise(&owned, &owned).await;
+    let first = connect(&owner, options()).await.unwrap();
+    exercise(&first, &first).await;
 
     // Another role uses what the owner has made.
     let grant = format!(
@@ -382,9 +382,9 @@ async fn rights_on_the_schema_suffice() {
     );
     admin.batch_execute(&grant).await.unwrap();
     let used = connect(&guest, options()).await.unwrap();
-    exercise(&owned, &used).await;
-    exercise(&used, &owned).await;
-    owned.close().await.unwrap();
+    exercise(&first, &used).await;
+    exercise(&used, &first).await;
+    first.close().await.unwrap();
     used.close().await.unwrap();
     drop(database);
 }
@@ -562,6 +562,7 @@ async fn a_database_of_another_encoding_is_refused() {
 }
 
 /// Settings of a database are for its other users: appends are correct and durable all the same.
+#[allow(clippy::too_many_lines)]
 #[tokio::test]
 async fn the_defaults_of_a_database_change_nothing() {
     const ROUNDS: u64 = 25;

@@ -329,10 +329,13 @@ fn part_of(payload: &Value, choose: &mut impl FnMut(usize) -> usize) -> Value {
             }
         }
         Value::Object(members) => {
-            let kept = members.iter().filter_map(|(key, value)| {
-                (choose(2) == 0).then(|| (key.clone(), part_of(value, choose)))
-            });
-            Value::Object(kept.collect())
+            let mut kept = Map::new();
+            for (key, value) in members {
+                if choose(2) == 0 {
+                    kept.insert(key.clone(), part_of(value, choose));
+                }
+            }
+            Value::Object(kept)
         }
         Value::Number(number) => match choose(3) {
             0 => json!(number.as_f64()),
