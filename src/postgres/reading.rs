@@ -239,7 +239,14 @@ pub(super) async fn page(
     let version = match end.last {
         _ if !version => None,
         _ if query.filters().is_none() => Some(head).filter(|&head| head > 0),
-        Some(last) if end.complete && !request.backwards && end.before == head + 1 => Some(last),
+        // The page has told of the whole rest of the context, or of the whole context.
+        last if end.complete
+            && !request.backwards
+            && end.before == head + 1
+            && (last.is_some() || request.after == 0) =>
+        {
+            last
+        }
         _ => newest_match(backend, query, &plan, head, newest).await?,
     };
     Ok(Page { end, version, head })
