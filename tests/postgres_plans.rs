@@ -12,8 +12,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use factstr::{
-    EventFilter, EventQuery, EventStore, EventStoreError, NewEvent, PostgresStore,
-    PostgresStoreOptions, ReadOptions,
+    DurableStream, EventFilter, EventQuery, EventStore, EventStoreError, HandleStream, NewEvent,
+    PostgresStore, PostgresStoreOptions, ReadOptions, StreamHandlerError,
 };
 use serde_json::{Value, json};
 use stores::postgres::{Afterwards, Schema, quoted};
@@ -21,7 +21,7 @@ use tokio_postgres::Client;
 
 const EVENTS: u64 = 1_000_000;
 /// Of one append.
-const BATCH: u64 = 1_000;
+const BATCH: u64 = 10;
 /// Events of a rare context.
 const RARE: u64 = 10;
 /// Every such event is in both of two huge facets.
@@ -61,6 +61,8 @@ enum Ask {
     Backwards(EventQuery, usize),
     /// The version is what the store has just read, or what only the context itself tells.
     AppendIf(EventQuery, Version),
+    /// What a durable stream reads from there on, until its handler fails at the first batch.
+    Stream(EventQuery, u64),
 }
 
 #[derive(Clone, Copy)]
@@ -70,6 +72,23 @@ enum Version {
     /// Read by another store.
     Unknown,
     Wrong,
+}
+
+/// As a store writes them down.
+fn filters_of(query: &EventQuery) -> Value {
+    let filters = query.filters.iter().flatten();
+    filters
+        .map(|filter| {
+            let mut json = json!({});
+            if let Some(types) = &filter.event_types {
+                json["event_types"] = json!(types);
+            }
+            if let Some(predicates) = &filter.payload_predicates {
+                json["payload_predicates"] = json!(predicates);
+            }
+            json
+        })
+        .collect()
 }
 
 struct Question {
@@ -149,6 +168,15 @@ fn questions() -> Vec<Question> {
         Ask::Query(none.clone(), None),
     );
 
+    for (name, query) in [
+        ("stream of all", &all),
+        ("stream of rare", &rare),
+        ("stream of huge", &huge),
+    ] {
+        for after in [0, middle, EVENTS - 10] {
+            add(name, 10_000, Ask::Stream(query.clone(), after));
+        }
+    }
     for (name, query, rows) in [
         ("if rare", &rare, 40),
         ("if empty", &empty, 20),
@@ -185,7 +213,7 @@ CREATE FUNCTION note_now() RETURNS bigint[] LANGUAGE sql VOLATILE AS $note$
     sum(pg_stat_get_xact_blocks_fetched(c.oid))
   ]::bigint[] FROM pg_class c
   WHERE c.oid IN ('events'::regclass, 'event_postings'::regclass, 'events_pkey'::regclass,
-    'event_postings_pkey'::regclass)
+    'event_postings_pkey'::regclass, 'append_batches'::regclass, 'append_batches_pkey'::regclass)
 $note$ SET search_path FROM CURRENT;
 CREATE FUNCTION note_since(function text, before bigint[]) RETURNS void LANGUAGE plpgsql AS $note$
 DECLARE
@@ -204,7 +232,7 @@ BEGIN
       quote_ident(current_schema()) AS home,
       (SELECT string_agg('$' || n, ', ' ORDER BY n) FROM generate_series(1, p.pronargs) n) AS given
     FROM pg_proc p WHERE p.pronamespace = quote_ident(current_schema())::regnamespace
-    AND p.proname IN ('factstr_page', 'factstr_append')
+    AND p.proname IN ('factstr_page', 'factstr_append', 'factstr_batches')
   LOOP
     EXECUTE format('ALTER FUNCTION %I SET SCHEMA %I', one.name, current_schema() || ' real');
     EXECUTE format('CREATE FUNCTION %I(%s) %s LANGUAGE plpgsql AS %L', one.name, one.arguments,
@@ -268,6 +296,25 @@ impl Bench {
                 let page = store.read(query, options).await.unwrap();
                 page.event_records.len()
             }
+            Ask::Stream(query, after) => {
+                let name = DurableStream::new("probe");
+                let handle =
+                    || HandleStream::new(|_| async { Err(StreamHandlerError::new("enough")) });
+                drop(store.delete_durable_stream(&name).await);
+                let made = "INSERT INTO durable_streams (name, filters, position, fencing)
+                            VALUES ('probe', $1, $2, 0)";
+                let filters = serde_json::to_string(&filters_of(query)).unwrap();
+                self.client
+                    .execute(made, &[&filters, &(*after as i64)])
+                    .await
+                    .unwrap();
+                self.forget_notes().await;
+                match store.stream_to_durable(&name, query, handle()).await {
+                    Ok(stream) => stream.unsubscribe().await,
+                    Err(error) => assert_eq!(error.code(), "StreamHandlerFailed", "{error}"),
+                }
+                0
+            }
             Ask::AppendIf(query, version) => {
                 let one = NonZeroUsize::new(1);
                 let other = match version {
@@ -322,6 +369,7 @@ impl Bench {
                 Ask::AppendIf(_, Version::Known) => " known".to_owned(),
                 Ask::AppendIf(_, Version::Unknown) => " unknown".to_owned(),
                 Ask::AppendIf(_, Version::Wrong) => " wrong".to_owned(),
+                Ask::Stream(_, after) => format!(" after {after}"),
                 Ask::Backwards(..) => String::new(),
             };
             let name = format!("{state}: {}{detail}", question.name);
@@ -330,7 +378,11 @@ impl Bench {
             );
             // A row is one entry, and takes a walk from the index's root at most.
             let most_blocks = question.rows * 6 + 200;
-            let most_calls = 1 + question.rows / 10_000;
+            let most_calls = match &question.ask {
+                // Events and their batches, and again when it has caught up.
+                Ask::Stream(..) => 16,
+                _ => 1 + question.rows / 10_000,
+            };
             if !(1..=most_calls).contains(&calls)
                 || seq_scans != 0
                 || rows > question.rows
@@ -356,7 +408,7 @@ async fn load(store: Arc<PostgresStore>) {
         let batch: Vec<NewEvent> = (first..first + BATCH).map(event).collect();
         let store = store.clone();
         appends.push_back(tokio::spawn(async move { store.append(batch).await }));
-        if appends.len() >= 32 {
+        if appends.len() >= 1_024 {
             appends.pop_front().unwrap().await.unwrap().unwrap();
         }
     }
