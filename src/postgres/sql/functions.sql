@@ -566,3 +566,19 @@ RETURNS TABLE (first_sequence_number bigint, last_sequence_number bigint) LANGUA
   ), 0) AND b.last_sequence_number >= first
   ORDER BY b.first_sequence_number
 $factstr$;
+
+-- The batches of more than one event that have one of `events`.
+CREATE OR REPLACE FUNCTION {schema}.factstr_batches_of(events bigint[])
+RETURNS TABLE (first_sequence_number bigint, last_sequence_number bigint) LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET plan_cache_mode = force_generic_plan SET jit = off
+AS $factstr$
+BEGIN
+  RETURN QUERY
+    SELECT DISTINCT b.first, b.last FROM unnest(events) e (number) CROSS JOIN LATERAL (
+      SELECT a.first_sequence_number AS first, a.last_sequence_number AS last
+      FROM {schema}.append_batches a WHERE a.first_sequence_number <= e.number
+      ORDER BY a.first_sequence_number DESC LIMIT 1
+    ) b WHERE b.last >= e.number ORDER BY b.first;
+END
+$factstr$;
