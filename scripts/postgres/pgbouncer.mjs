@@ -18,9 +18,12 @@ export const reasonAgainst =
 /**
  * Starts one before a server, given by its URL or as startPostgres resolves to it. It lets the same
  * user in with the same password, and refuses start-up parameters that it does not know, as it does
- * by default. `settings` are those of its section `pgbouncer`.
+ * by default. `settings` are those of its section `pgbouncer`; `port`: that of one that has ended.
  */
-export async function startPgBouncer(server, { poolMode = 'transaction', settings = {} } = {}) {
+export async function startPgBouncer(
+  server,
+  { poolMode = 'transaction', settings = {}, port: again } = {}
+) {
   const { program, version } = installed()
   const target = new URL(typeof server === 'string' ? server : server.url)
   const url = new URL(target)
@@ -36,7 +39,7 @@ export async function startPgBouncer(server, { poolMode = 'transaction', setting
     url.hostname = '127.0.0.1'
     const deadline = Date.now() + 30_000
     for (;;) {
-      const port = await freePort()
+      const port = again ?? (await freePort())
       const own = {
         listen_addr: '127.0.0.1',
         listen_port: port,
