@@ -149,7 +149,15 @@ impl Canceller {
         let answer = self.within(LAST_WORD, statements).await;
         self.end();
         if let Ok(answer) = answer {
-            return answer.map_err(failed);
+            return answer.map_err(|error| {
+                let failure = failed(error);
+                if failure.kind() != FailureKind::Timeout {
+                    return failure;
+                }
+                // The server tells only that somebody has asked for it.
+                let message = format!("a statement took longer than {limit:?}: {failure}");
+                failure.with_message(message)
+            });
         }
         let message = format!(
             "a statement took longer than {limit:?}, and {} did not answer the request to cancel it",
