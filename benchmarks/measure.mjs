@@ -1,5 +1,8 @@
 // Figures: how they are taken, and how they are told.
 
+import * as fs from 'node:fs'
+import { join } from 'node:path'
+
 export const rows = []
 
 export const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]
@@ -38,6 +41,30 @@ export async function versus(ours, theirs, { rounds, seconds }) {
     results.theirs.push(await rate(theirs, seconds))
   }
   return { ours: median(results.ours), theirs: median(results.theirs) }
+}
+
+/** The same for any number of sides, each of which tells its own rate: `{ name: median }`. */
+export async function interleaved(sides, rounds) {
+  const results = Object.fromEntries(Object.keys(sides).map((name) => [name, []]))
+  for (let round = 0; round < rounds; round++) {
+    for (const [name, measure] of Object.entries(sides)) results[name].push(await measure(round))
+  }
+  return Object.fromEntries(Object.entries(results).map(([name, all]) => [name, median(all)]))
+}
+
+export function fsyncLatency(folder) {
+  const path = join(folder, 'fsync')
+  const file = fs.openSync(path, 'w')
+  const times = []
+  for (let n = 0; n < 200; n++) {
+    fs.writeSync(file, Buffer.alloc(4096))
+    const start = now()
+    fs.fsyncSync(file)
+    times.push(now() - start)
+  }
+  fs.closeSync(file)
+  fs.rmSync(path)
+  return `p50 ${number(median(times) * 1e6)} µs, p99 ${number(percentile(times, 0.99) * 1e6)} µs`
 }
 
 export function reportVersus(what, { ours, theirs }, least) {

@@ -1,6 +1,6 @@
 // Measures through the public API, both sides in one run, on the disk of this folder (or of
 // --dir=PATH). --quick: a tenth of the sizes, fewer rounds. Names of parts (appends, loops, reads,
-// memory, streams) run only those. Prints Markdown; results/ keeps it.
+// memory, streams, postgres) run only those. Prints Markdown; results/ keeps it.
 
 import { execFileSync } from 'node:child_process'
 import * as fs from 'node:fs'
@@ -11,7 +11,9 @@ import { parseArgs } from 'node:util'
 
 import { FactstrMemoryStore, FactstrSqliteStore } from '../index.js'
 import { batches, event, itemsOf } from './events.mjs'
+import { contextOf, decide, wandering } from './loops.mjs'
 import {
+  fsyncLatency,
   line,
   median,
   now,
@@ -23,11 +25,12 @@ import {
   rows,
   versus as versusIn
 } from './measure.mjs'
+import { postgres } from './postgres/part.mjs'
 import { RawStore } from './raw.mjs'
 import { streams } from './streams.mjs'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
-const PARTS = ['reads', 'loops', 'appends', 'memory', 'streams']
+const PARTS = ['reads', 'loops', 'appends', 'memory', 'streams', 'postgres']
 const { values: args, positionals } = parseArgs({
   allowPositionals: true,
   options: { quick: { type: 'boolean', default: false }, dir: { type: 'string', default: here } }
@@ -48,45 +51,13 @@ const rate = (work) => rateFor(work, seconds)
 const versus = (ours, theirs) => versusIn(ours, theirs, { rounds, seconds })
 
 const folder = fs.mkdtempSync(join(args.dir, 'bench-'))
-const contextOf = (item) => ({ filters: [{ payload_predicates: [{ item_id: item }] }] })
-
-/** Reads a context, decides, appends; `true` when it was committed. */
-async function decide(store, item, n, items) {
-  const context = contextOf(item)
-  const { event_records: facts, current_context_version: version } = await store.query(context)
-  const next = event(n, items)
-  // A new item, so that contexts keep their about 10 events however many rounds there are.
-  next.payload.item_id = `made-${n}`
-  next.payload.amount = facts.length
-  return (await store.appendIf([next], context, version)).conflict === null
-}
-
-/** Every step another item, far from the one before. */
-function wandering(items) {
-  let at = 0
-  return () => `item-${(at = (at + 7919) % items)}`
-}
-
-function fsyncLatency() {
-  const path = join(folder, 'fsync')
-  const file = fs.openSync(path, 'w')
-  const times = []
-  for (let n = 0; n < 200; n++) {
-    fs.writeSync(file, Buffer.alloc(4096))
-    const start = now()
-    fs.fsyncSync(file)
-    times.push(now() - start)
-  }
-  fs.closeSync(file)
-  return `p50 ${number(median(times) * 1e6)} µs, p99 ${number(percentile(times, 0.99) * 1e6)} µs`
-}
 
 function machine() {
   const compiler = execFileSync('rustc', ['--version'], { encoding: 'utf8' }).trim()
   return [
     `${cpus().length} × ${cpus()[0].model}, ${number(totalmem() / 2 ** 30)} GiB`,
     `${process.platform} ${release()}, Node.js ${process.version}, ${compiler}`,
-    `fsync of 4 KiB: ${fsyncLatency()}`
+    `fsync of 4 KiB: ${fsyncLatency(folder)}`
   ]
 }
 
@@ -363,6 +334,9 @@ try {
   if (['reads', 'loops', 'appends'].some(wanted)) await onFilledStores()
   if (wanted('memory')) await memory()
   if (wanted('streams')) await streams(folder, largest, { rounds, seconds })
+  if (wanted('postgres')) {
+    header.push(...(await postgres(sizes.slice(1), { rounds, seconds, patience: 20 / scale })))
+  }
 
   fs.mkdirSync(join(here, 'results'), { recursive: true })
   const table = [
