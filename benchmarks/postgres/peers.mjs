@@ -9,6 +9,12 @@ import { now } from '../measure.mjs'
 /** Enough to keep two cores of a server busy; more makes every peer slower here. */
 const POOL_SIZE = 16
 
+/** One of the peers changes how every client of the process reads numbers: each keeps to `pg`'s own way. */
+const types = {
+  getTypeParser: (oid, format) =>
+    oid === pg.types.builtins.INT8 ? String : pg.types.getTypeParser(oid, format)
+}
+
 /** What one would write by hand with `pg`: one table without any index, its own group commit. */
 export class RawPg {
   #queue = []
@@ -16,7 +22,9 @@ export class RawPg {
 
   static async open(url) {
     const raw = new RawPg()
-    raw.client = new pg.Client({ connectionString: url })
+    raw.client = new pg.Client({ connectionString: url, types })
+    // Whatever is asked of it then fails, and tells.
+    raw.client.on('error', () => {})
     await raw.client.connect()
     await raw.client.query(`CREATE TABLE raw_events (
       sequence_number bigint GENERATED ALWAYS AS IDENTITY,
@@ -97,8 +105,8 @@ const OPENINGS = new Map([
   ['@event-driven-io/emmett-postgresql', openEmmett]
 ])
 
-function poolOf(url) {
-  const pool = new pg.Pool({ connectionString: url, max: POOL_SIZE })
+function poolOf(url, options) {
+  const pool = new pg.Pool({ connectionString: url, max: POOL_SIZE, ...options })
   pool.on('error', () => {})
   return pool
 }
@@ -113,7 +121,7 @@ const typeOf = (number) => TYPES[(number * 7) % TYPES.length]
 async function openDcb(url) {
   const { Query, Tags } = await import('@dcb-es/event-store')
   const { PostgresEventStore } = await import('@dcb-es/event-store-postgres')
-  const pool = poolOf(url)
+  const pool = poolOf(url, { types })
   // More events than that are copied instead of inserted: that fills it faster.
   const store = new PostgresEventStore({ pool, tablePrefix: 'dcb', copyThreshold: 500 })
   await store.ensureInstalled()
