@@ -28,3 +28,23 @@ export function* batches(count, items, size = 100) {
 
 /** About 10 events per item at every size. */
 export const itemsOf = (size) => Math.max(1, Math.floor(size / 10))
+
+/**
+ * Events of a store that grows from size to size. Each part has items of its own, ten events each and far
+ * apart, so that a context has ten events at every size. All events of an item have one type.
+ */
+export function growing({ from, to }) {
+  const items = (to - from) / 10
+  return (n) => {
+    const fact = event(n, items)
+    fact.payload.item_id = `item-${from / 10 + ((n - from) % items)}`
+    return fact
+  }
+}
+
+/** Event `n` of an item of its own, so that no context grows. */
+export function unrelated(n) {
+  const fact = event(n, 1000)
+  fact.payload.item_id = `made-${n}`
+  return fact
+}

@@ -335,7 +335,9 @@ try {
   if (wanted('memory')) await memory()
   if (wanted('streams')) await streams(folder, largest, { rounds, seconds })
   if (wanted('postgres')) {
-    header.push(...(await postgres(sizes.slice(1), { rounds, seconds, patience: 20 / scale })))
+    header.push(
+      ...(await postgres(sizes.slice(1), { rounds, seconds, patience: args.quick ? 3 : 60 }))
+    )
   }
 
   fs.mkdirSync(join(here, 'results'), { recursive: true })

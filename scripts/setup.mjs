@@ -32,10 +32,14 @@ export function setUp() {
   buildAddon()
 }
 
+/** Whether a folder has the dependencies that its package-lock.json lists. */
+export function isInstalled(folder) {
+  const installed = join(folder, 'node_modules', '.package-lock.json')
+  return existsSync(installed) && modified(installed) >= modified(join(folder, 'package-lock.json'))
+}
+
 function installDependencies() {
-  const installed = join(root, 'node_modules', '.package-lock.json')
-  const wanted = join(root, 'package-lock.json')
-  if (existsSync(installed) && modified(installed) >= modified(wanted)) return
+  if (isInstalled(root)) return
   run('Installing the development dependencies', 'npm', ['ci', '--no-audit', '--no-fund'])
 }
 

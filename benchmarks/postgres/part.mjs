@@ -1,7 +1,7 @@
 // The PostgreSQL store. Server and client are on one machine, and fsync is on.
 
 import { FactstrPostgresStore } from '../../index.js'
-import { event } from '../events.mjs'
+import { growing, unrelated } from '../events.mjs'
 import { contextOf, decide, lanes, wandering, wanderingNumbers } from '../loops.mjs'
 import {
   interleaved,
@@ -56,13 +56,6 @@ function reportSides(what, { ours, raw, ...peers }, least) {
     reportVersus(`${what}, ${name}`, { ours, theirs })
 }
 
-/** A fact of its own item, so that no context grows. */
-function unrelated() {
-  const fact = event(fresh++, 1000)
-  fact.payload.item_id = `made-${fresh}`
-  return fact
-}
-
 async function onEmptyStore(bench) {
   const store = await FactstrPostgresStore.connect(bench.server.url, { schema: 'factstr_empty' })
   await appends(bench, store, 0, bench.peers)
@@ -71,12 +64,12 @@ async function onEmptyStore(bench) {
 
 async function appends({ raw, rounds, seconds }, store, size, peers) {
   const sidesOf = (count, hand) => ({
-    ours: () => lanes(count, seconds, async () => !!(await store.append([unrelated()]))),
-    raw: () => lanes(count, seconds, async () => !!(await hand(unrelated()))),
+    ours: () => lanes(count, seconds, async () => !!(await store.append([unrelated(fresh++)]))),
+    raw: () => lanes(count, seconds, async () => !!(await hand(unrelated(fresh++)))),
     ...Object.fromEntries(
       peers.map(({ name, append }) => [
         name,
-        () => lanes(count, seconds, async () => (await append(unrelated()), true))
+        () => lanes(count, seconds, async () => (await append(unrelated(fresh++)), true))
       ])
     )
   })
@@ -98,22 +91,9 @@ async function appends({ raw, rounds, seconds }, store, size, peers) {
   )
 }
 
-/**
- * Facts of a store that grows from size to size. Each part has items of its own, ten events each and far
- * apart, so that a context has ten events at every size. All events of an item have one type.
- */
-function factsOf({ from, to }) {
-  const items = (to - from) / 10
-  return (n) => {
-    const fact = event(n, items)
-    fact.payload.item_id = `item-${from / 10 + ((n - from) % items)}`
-    return fact
-  }
-}
-
 /** Batches of 100, 64 in flight; returns the seconds that it took. */
 async function fill(append, { from, to }) {
-  const factAt = factsOf({ from, to })
+  const factAt = growing({ from, to })
   const start = now()
   let at = from
   let told = now()
@@ -144,7 +124,7 @@ async function onGrowingStore(bench) {
     const filled = []
     for (const peer of peers) {
       console.error(`  … ${peer.name} is filled to ${number(to)} events`)
-      if (await peer.fill({ from, to }, factsOf({ from, to }), now() + patience)) filled.push(peer)
+      if (await peer.fill({ from, to }, growing({ from, to }), now() + patience)) filled.push(peer)
       else
         absent(
           `PostgreSQL: read, decide, appendIf, ${number(to)} stored`,
