@@ -5,8 +5,9 @@
 // results/postgres-indexes.md keeps it. The groups are committed by the server itself, out of a table
 // that has them ready, so that only the cost of the index differs. Rates are with fsync and one
 // commit per group; the filling between the sizes shares a commit and does not wait for the disk.
-// Every question is planned for its values and on analysed tables, which is the best case of those that
-// depend on the planner.
+// Questions are planned for their values and on analysed tables, which is the best case of those that depend
+// on the planner; the last columns are planned for any value, as prepared statements and functions are in
+// the end.
 
 import * as fs from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -200,7 +201,8 @@ async function rates(client, log, start) {
 }
 
 /** The median latency, and the buffers that the last one touched. */
-async function ask(client, name, sql, questions) {
+async function ask(client, sql, questions, mode) {
+  await client.query(`SET plan_cache_mode = ${mode}`)
   await client.query(`PREPARE asked (bigint, jsonb, bigint) AS ${sql}`)
   const literal = ({ facet, predicate, after }) => `(${facet}, '${predicate}', ${after})`
   const times = []
@@ -245,13 +247,18 @@ async function contexts(client, size) {
   }
 }
 
+const FOR_VALUES = 'force_custom_plan'
+const FOR_ANY = 'force_generic_plan'
 const COLUMNS = [
   ['a context of ten', 'context', 'rare'],
   ['an empty one', 'context', 'empty'],
   ['newest of ten', 'newest', 'rare'],
   ['newest of half the log', 'newest', 'huge'],
   ['after the newest of ten', 'after', 'rare'],
-  ['after the newest of half the log', 'after', 'huge']
+  ['after the newest of half the log', 'after', 'huge'],
+  ['newest of ten, any value', 'newest', 'rare', FOR_ANY],
+  ['newest of none, any value', 'newest', 'empty', FOR_ANY],
+  ['newest of half the log, any value', 'newest', 'huge', FOR_ANY]
 ]
 
 async function measure({ pool, settle, header }) {
@@ -264,7 +271,6 @@ async function measure({ pool, settle, header }) {
   for (const line of header) tell(`- ${line}`)
   const client = await pool.connect()
   try {
-    await client.query('SET plan_cache_mode = force_custom_plan')
     await create(client)
     const log = new Log(client)
     let from = 0
@@ -287,9 +293,9 @@ async function measure({ pool, settle, header }) {
         )
         const [{ index: bytes, total }] = rows
         const cells = [`${number(Math.round(bytes / 1e6))} MB`, number(Math.round(total / to))]
-        for (const [, question, which] of COLUMNS) {
+        for (const [, question, which, mode = FOR_VALUES] of COLUMNS) {
           const sql = questions[question]
-          cells.push(sql ? await ask(client, name, sql, asked[which]) : '')
+          cells.push(sql ? await ask(client, sql, asked[which], mode) : '')
         }
         sized.push({ name, title, cells })
         progress(`${title}: ${cells.join(' | ')}`)
