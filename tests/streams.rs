@@ -873,15 +873,10 @@ fn a_store_that_is_dropped_ends_its_streams() {
             }
             let store = place.open().await;
             store
-                .stream_all_durable_with(&named("one"), seen.handler(), waiting())
+                .stream_all_durable(&named("one"), seen.handler())
                 .await
                 .unwrap();
             assert_eq!(seen.numbers(), [1]);
         });
     }
-}
-
-/// The lease may be given back a moment after the stream has ended.
-fn waiting() -> DurableStreamOptions {
-    DurableStreamOptions::default().with_if_active(IfActive::Wait)
 }
