@@ -108,6 +108,15 @@ const routes = [
     messages: 7,
     connect: async () => ({ url: serverUrl(), stop() {}, start() {} })
   },
+  {
+    route: 'a connection of another isolation level',
+    messages: 13,
+    connect: async () => {
+      const url = new URL(serverUrl())
+      url.searchParams.set('options', '-cdefault_transaction_isolation=serializable')
+      return { url: url.href, stop() {}, start() {} }
+    }
+  },
   // In its sessions nothing is prepared.
   {
     route: 'a connection to a pooler',
