@@ -56,12 +56,27 @@ impl Backend {
 
     /// Runs a statement that may be repeated, if a connection is lost.
     pub(super) async fn ask(&self, statement: &str, arguments: &Arguments<'_>) -> Result<Vec<Row>> {
-        self.retry(|| async {
+        let (rows, _) = self.ask_again(statement, arguments).await?;
+        Ok(rows)
+    }
+
+    /// The same; also tells whether it may have been done before, by a try whose answer was lost.
+    pub(super) async fn ask_again(
+        &self,
+        statement: &str,
+        arguments: &Arguments<'_>,
+    ) -> Result<(Vec<Row>, bool)> {
+        let maybe_done = AtomicBool::new(false);
+        let rows = self.retry(|| async {
             let client = self.connections.get().await?;
-            self.ask_on(&client, statement, arguments).await
-        })
-        .await
-        .map_err(EventStoreError::from)
+            let answer = self.ask_on(&client, statement, arguments).await;
+            if answer.as_ref().is_err_and(Failure::leaves_outcome_open) {
+                maybe_done.store(true, Ordering::Relaxed);
+            }
+            answer
+        });
+        let rows = rows.await?;
+        Ok((rows, maybe_done.into_inner()))
     }
 
     /// Runs a statement that may be repeated and has one row.
@@ -156,7 +171,7 @@ impl Pauses {
     }
 }
 
-fn no_row() -> EventStoreError {
+pub(super) fn no_row() -> EventStoreError {
     EventStoreError::BackendFailure("a statement that has one row returned none".to_owned())
 }
 

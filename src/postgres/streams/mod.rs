@@ -14,7 +14,7 @@ use tokio_postgres::types::Type;
 
 use self::held::HeldLeases;
 use self::watcher::Watched;
-use super::backend::{Backend, Result};
+use super::backend::{Backend, Result, no_row};
 use crate::contract::{DurableStreamInfo, EventStoreError};
 use crate::delivery::{BatchPage, BatchRequest, Delivery, LeaseRequest, LogSource, Reply, Taken};
 use crate::payload::{canonical_filters, filters_to_query};
@@ -73,8 +73,8 @@ impl PostgresStreams {
             let _turn = leases.alone_with(&name).await;
             let mine = leases.holds(&name);
             let position = after.map(|after| after.min(i64::MAX as u64) as i64);
-            let row = backend
-                .ask_one(
+            let (rows, maybe_done) = backend
+                .ask_again(
                     &backend.statements.change_stream,
                     &[
                         (&name, Type::TEXT),
@@ -84,8 +84,11 @@ impl PostgresStreams {
                     ],
                 )
                 .await?;
+            let row = rows.first().ok_or_else(no_row)?;
             match row.get::<_, &str>(0) {
                 "done" => Ok(()),
+                // It was there to be deleted.
+                "missing" if after.is_none() && maybe_done => Ok(()),
                 "missing" => Err(EventStoreError::DurableStreamNotFound(name)),
                 "active" => Err(EventStoreError::DurableStreamActive(name)),
                 _ => Err(EventStoreError::InvalidOptions(format!(
