@@ -5,7 +5,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import { FactstrPostgresStore } from '../../index.js'
 import { startPostgres } from '../../scripts/postgres/server.mjs'
 import { startProxy } from '../faults/proxy.mjs'
-import { newSchema, serverUrl, sql } from '../postgres.mjs'
+import { newSchema, serverUrl } from '../postgres.mjs'
 import { closing, collect, event, having, numbersOf } from '../stores.mjs'
 import { noted, recorder, upTo } from '../streams/streams.mjs'
 
@@ -24,6 +24,13 @@ async function cutEverywhere(proxy, least, run) {
       break
     }
   }
+}
+
+/** A server for much that is made, which need not survive a crash. */
+async function quickServer() {
+  const server = await startPostgres({ settings: { fsync: 'off' } })
+  onTestFinished(() => server.stop())
+  return server
 }
 
 const model = { name: 'model' }
@@ -87,19 +94,19 @@ describe('the network may break in the middle of', () => {
   })
 
   test('making a schema, which is whole then', async () => {
-    const proxy = await startProxy(serverUrl())
-    const base = newSchema()
+    const server = await quickServer()
+    const proxy = await startProxy(server.url)
     const contents = `SELECT relname::text AS name FROM pg_class WHERE relnamespace = $1::regnamespace
       UNION ALL SELECT proname::text FROM pg_proc WHERE pronamespace = $1::regnamespace ORDER BY 1`
     let expected
     for (let many = 0; ; many++) {
-      const schema = `${base} ${many}`
+      const schema = `made ${many}`
       const cut = noted(proxy.cutOn((_, count) => count === many, { at: places[many % 3] }))
       const store = closing(await FactstrPostgresStore.connect(proxy.url, { schema }))
       const isOver = !cut.isOver
       await store.append([event('a', many)])
       await store.close()
-      const found = (await sql(contents, [`"${schema}"`])).map(({ name }) => name)
+      const found = (await server.query(contents, [`"${schema}"`])).map(({ name }) => name)
       expected ??= found
       expect([many, found]).toEqual([many, expected])
       if (!isOver) continue
@@ -109,8 +116,7 @@ describe('the network may break in the middle of', () => {
   })
 
   test('making a database, which is there then', async () => {
-    const server = await startPostgres()
-    onTestFinished(() => server.stop())
+    const server = await quickServer()
     const proxy = await startProxy(server.url)
     const makes = ({ type, text }) => 'PQ'.includes(type) && text.includes('CREATE DATABASE')
     for (let many = 0; ; many++) {
