@@ -205,15 +205,19 @@ async function ask(client, sql, questions, mode) {
   await client.query(`SET plan_cache_mode = ${mode}`)
   await client.query(`PREPARE asked (bigint, jsonb, bigint) AS ${sql}`)
   const literal = ({ facet, predicate, after }) => `(${facet}, '${predicate}', ${after})`
-  const times = []
-  const start = now()
+  let times
   let last
-  for (const question of questions) {
-    if (times.length >= 3 && now() - start > PATIENCE) break
-    last = `EXECUTE asked ${literal(question)}`
-    const asked = performance.now()
-    await client.query(last)
-    times.push(performance.now() - asked)
+  // What a first pass brings into memory, the second one, which counts, finds there.
+  for (let pass = 0; pass < 2; pass++) {
+    times = []
+    const start = now()
+    for (const question of questions) {
+      if (times.length >= 3 && now() - start > PATIENCE) break
+      last = `EXECUTE asked ${literal(question)}`
+      const asked = performance.now()
+      await client.query(last)
+      times.push(performance.now() - asked)
+    }
   }
   const { rows } = await client.query(`EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ${last}`)
   await client.query('DEALLOCATE asked')

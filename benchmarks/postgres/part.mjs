@@ -34,11 +34,12 @@ export async function postgres(sizes, { rounds, seconds, patience }) {
     await onEmptyStore(bench)
     bench.store = await FactstrPostgresStore.connect(server.url, { schema: SCHEMA })
     await onGrowingStore(bench)
+    // Their connections would be too many beside those of other processes.
+    for (const peer of bench.peers) await peer.close()
     await appends(bench, bench.store, sizes.at(-1), [])
     await processes(bench)
     await live(bench)
     await Promise.all([bench.store.close(), bench.raw.close()])
-    for (const peer of bench.peers) await peer.close()
     return server.header
   } finally {
     await server.stop()
