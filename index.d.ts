@@ -23,7 +23,7 @@ export interface EventRecord<Type extends string = string, Payload = unknown> {
   sequence_number: bigint
   /**
    * When the batch was committed: RFC 3339, UTC, microseconds (`2026-05-10T08:15:30.123456Z`), by
-   * the clock of the machine that wrote it. It never orders anything.
+   * the clock of the machine that wrote it, or of the PostgreSQL server. It never orders anything.
    */
   occurred_at: string
   event_type: Type
@@ -297,7 +297,7 @@ export interface EventStore<Event extends AnyEvent = AnyEvent> extends AsyncDisp
   /**
    * Commits all events as one batch with one consecutive range, or none.
    *
-   * Rejects with `EmptyAppend`, `InvalidEvent`, `StoreClosed`, `BackendFailure`.
+   * Rejects with `EmptyAppend`, `InvalidEvent`, `StoreClosed`, `BackendFailure`, `OutcomeUnknown`.
    */
   append(events: readonly Event[]): Promise<AppendResult>
 
@@ -316,7 +316,8 @@ export interface EventStore<Event extends AnyEvent = AnyEvent> extends AsyncDisp
    * expected version (`null` or absent: nothing matches). Otherwise nothing is appended and the
    * result carries the conflict.
    *
-   * Rejects with `EmptyAppend`, `InvalidEvent`, `InvalidQuery`, `StoreClosed`, `BackendFailure`.
+   * Rejects with `EmptyAppend`, `InvalidEvent`, `InvalidQuery`, `StoreClosed`, `BackendFailure`,
+   * `OutcomeUnknown`.
    */
   appendIf(
     events: readonly Event[],
@@ -576,7 +577,11 @@ export class FactstrPostgresStore<Event extends AnyEvent = AnyEvent> extends Sto
     options?: PostgresStoreOptions | null
   ): Promise<FactstrPostgresStore<Event>>
 
-  /** Creates the database, unless it exists, and connects to it. */
+  /**
+   * Creates the database, unless it exists, and connects to it.
+   *
+   * Rejects like {@link connect}.
+   */
   static bootstrap<Event extends AnyEvent = AnyEvent>(
     options: PostgresBootstrapOptions
   ): Promise<FactstrPostgresStore<Event>>

@@ -61,8 +61,28 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`MemoryStore`] serves tests and examples, [`SqliteStore`] is embedded and persistent. Both keep
-//! one contract, the one of [`EventStore`].
+//! [`MemoryStore`] serves tests and examples, [`SqliteStore`] is embedded and persistent, and
+//! [`PostgresStore`] is shared by any number of processes on any number of machines. All keep one
+//! contract, the one of [`EventStore`].
+//!
+//! ```no_run
+//! use factstr::{EventStore, NewEvent, PostgresStore, PostgresStoreOptions};
+//! use serde_json::json;
+//!
+//! # async fn example() -> Result<(), factstr::EventStoreError> {
+//! let url = "postgres://shop:secret@db.example.com/shop?sslmode=verify-full";
+//! let options = PostgresStoreOptions {
+//!     schema: "facts".to_owned(),
+//!     ..PostgresStoreOptions::default()
+//! };
+//! let store = PostgresStore::connect_with(url, options).await?;
+//! let reserved = NewEvent::new("item-reserved", json!({ "item_id": "camera-1", "by": "ada" }));
+//! let appended = store.append(vec![reserved]).await?;
+//! println!("fact {} is committed", appended.first_sequence_number);
+//! store.close().await?;
+//! # Ok(())
+//! # }
+//! ```
 
 // Some shared parts serve one store or the addon only; the build with all features checks them.
 #![cfg_attr(not(feature = "node"), allow(dead_code, unused_imports))]
