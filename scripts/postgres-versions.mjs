@@ -3,7 +3,7 @@
 
 import { main, run, setUp } from './setup.mjs'
 
-const OLDEST = 12
+const OLDEST = 13
 const NEWEST = 18
 const SUITES = ['__test__/contract', '__test__/streams', '__test__/concurrency.test.mjs']
 

@@ -458,7 +458,7 @@ async fn what_is_read_is_bounded_by_the_answer() {
     let scan = "DO $$ DECLARE before bigint[] := note_now(); BEGIN
                   SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off;
                   SET LOCAL max_parallel_workers_per_gather = 0;
-                  PERFORM count(*) FROM events WHERE payload <> ''; PERFORM note_since('scan', before);
+                  PERFORM count(*) FROM events WHERE payload_json <> ''; PERFORM note_since('scan', before);
                 END $$";
     bench.forget_notes().await;
     bench.client.batch_execute(scan).await.unwrap();

@@ -107,7 +107,7 @@ test('a role that only runs a store can change no fact and no table', async () =
   const client = await sessionOf(await roleOf('shop_app', schema))
   const name = pg.escapeIdentifier(schema)
   for (const statement of [
-    `UPDATE ${name}.events SET payload = '{}'`,
+    `UPDATE ${name}.events SET payload_json = '{}'`,
     `DELETE FROM ${name}.events`,
     `TRUNCATE ${name}.events`,
     `DELETE FROM ${name}.event_postings`,

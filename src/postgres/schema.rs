@@ -299,7 +299,7 @@ async fn index_all(
     statements: &Statements,
 ) -> std::result::Result<(), Refusal> {
     let read = statements.with_schema(
-        "SELECT sequence_number, event_type, payload FROM {schema}.events
+        "SELECT sequence_number, event_type, payload_json FROM {schema}.events
          WHERE sequence_number > $1 ORDER BY sequence_number LIMIT $2",
     );
     let write = statements.with_schema(

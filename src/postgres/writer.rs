@@ -38,7 +38,9 @@ pub(super) struct Writer {
     number: i64,
     /// Groups are put in a transaction of their own isolation level.
     wrapped: bool,
-    /// Told when other stores listen for what was committed.
+    /// Other stores listen for what is committed.
+    listened: bool,
+    /// Told when they should hear of it.
     committed: Arc<Notify>,
 }
 
@@ -80,6 +82,7 @@ impl Writer {
             connection: None,
             number: 0,
             wrapped: false,
+            listened: false,
             committed,
         }
     }
@@ -173,7 +176,8 @@ impl Writer {
                     self.connection = Some(connection);
                     return match outcome {
                         Ok((outcome, listened)) if replicated => {
-                            if listened {
+                            self.listened = listened.unwrap_or(self.listened);
+                            if self.listened {
                                 self.committed.notify_one();
                             }
                             Ok(outcome)
@@ -315,8 +319,9 @@ fn not_replicated() -> EventStoreError {
 }
 
 impl Outcome {
-    fn of(row: &Row) -> Result<(Self, bool), EventStoreError> {
-        let read = || -> Result<(Self, bool), tokio_postgres::Error> {
+    /// Also whether other stores listen, if that was looked for.
+    fn of(row: &Row) -> Result<(Self, Option<bool>), EventStoreError> {
+        let read = || -> Result<(Self, Option<bool>), tokio_postgres::Error> {
             let outcome = Self {
                 head: row.try_get(0)?,
                 occurred_at: row.try_get::<_, Micros>(1)?.0,

@@ -137,7 +137,6 @@ impl ConnectionTarget {
         target
     }
 
-    /// The database, if the URL names one. The server's default is the user's name.
     /// The same, and a setting that the session starts with.
     pub(crate) fn with_setting(&self, name: &str, value: &str) -> Self {
         let mut target = self.clone();
@@ -146,6 +145,7 @@ impl ConnectionTarget {
         target
     }
 
+    /// The database, if the URL names one. The server's default is the user's name.
     pub(crate) fn database(&self) -> Option<&str> {
         self.config.get_dbname()
     }

@@ -206,8 +206,8 @@ BEGIN
       RETURN QUERY
         SELECT 1::smallint, r.sequence_number, NULL::bigint, r.occurred_at, r.event_type, r.payload FROM (
           SELECT e.sequence_number, e.occurred_at,
-            e.event_type, e.payload,
-            sum(octet_length(e.payload)) OVER (ORDER BY e.sequence_number DESC) AS bytes
+            e.event_type, e.payload_json AS payload,
+            sum(octet_length(e.payload_json)) OVER (ORDER BY e.sequence_number DESC) AS bytes
           FROM {schema}.events e
           WHERE e.sequence_number > after AND e.sequence_number <= through
           ORDER BY e.sequence_number DESC LIMIT max_rows
@@ -216,8 +216,8 @@ BEGIN
       RETURN QUERY
         SELECT 1::smallint, r.sequence_number, NULL::bigint, r.occurred_at, r.event_type, r.payload FROM (
           SELECT e.sequence_number, e.occurred_at,
-            e.event_type, e.payload,
-            sum(octet_length(e.payload)) OVER (ORDER BY e.sequence_number) AS bytes
+            e.event_type, e.payload_json AS payload,
+            sum(octet_length(e.payload_json)) OVER (ORDER BY e.sequence_number) AS bytes
           FROM {schema}.events e
           WHERE e.sequence_number > after AND e.sequence_number <= through
           ORDER BY e.sequence_number LIMIT max_rows
@@ -262,14 +262,14 @@ BEGIN
     -- No rows.
   ELSIF hits[17] IS NULL THEN
     RETURN QUERY
-      SELECT 1::smallint, e.sequence_number, NULL::bigint, e.occurred_at, e.event_type, e.payload
+      SELECT 1::smallint, e.sequence_number, NULL::bigint, e.occurred_at, e.event_type, e.payload_json
       FROM unnest(hits) c (s) JOIN {schema}.events e ON e.sequence_number = c.s;
   ELSE
     RETURN QUERY
       SELECT 1::smallint, r.sequence_number, NULL::bigint, r.occurred_at, r.event_type, r.payload FROM (
         SELECT e.sequence_number, e.occurred_at,
-          e.event_type, e.payload,
-          sum(octet_length(e.payload)) OVER (ORDER BY c.ordinality) AS bytes
+          e.event_type, e.payload_json AS payload,
+          sum(octet_length(e.payload_json)) OVER (ORDER BY c.ordinality) AS bytes
         FROM unnest(hits) WITH ORDINALITY c (s, ordinality)
         JOIN {schema}.events e ON e.sequence_number = c.s
         ORDER BY c.ordinality
@@ -286,7 +286,7 @@ BEGIN
         SELECT 2::smallint, one.reached, NULL::bigint, NULL::timestamptz, NULL::text, NULL::text;
     ELSE
       RETURN QUERY
-        SELECT 2::smallint, e.sequence_number, NULL::bigint, e.occurred_at, e.event_type, e.payload
+        SELECT 2::smallint, e.sequence_number, NULL::bigint, e.occurred_at, e.event_type, e.payload_json
         FROM {schema}.events e WHERE e.sequence_number = one.hits[1];
     END IF;
   END IF;
@@ -328,7 +328,7 @@ BEGIN
     RETURN coalesce((
       SELECT e.sequence_number FROM {schema}.events e
       WHERE e.sequence_number > after AND e.sequence_number <= through
-        AND {schema}.factstr_matches(filters, e.event_type, e.payload::jsonb)
+        AND {schema}.factstr_matches(filters, e.event_type, e.payload_json::jsonb)
       ORDER BY e.sequence_number DESC LIMIT 1
     ), 0);
   END IF;
@@ -338,7 +338,7 @@ BEGIN
     FOR place IN 1..coalesce(array_length(one.hits, 1), 0) LOOP
       SELECT e.sequence_number INTO newest FROM {schema}.events e
       WHERE e.sequence_number = one.hits[place]
-        AND {schema}.factstr_matches(filters, e.event_type, e.payload::jsonb);
+        AND {schema}.factstr_matches(filters, e.event_type, e.payload_json::jsonb);
       IF newest IS NOT NULL THEN
         RETURN newest;
       END IF;
@@ -365,7 +365,8 @@ $factstr$;
 -- place of its newest match among all events.
 --
 -- head: the newest sequence number before the group. verdicts: NULL if every request was appended; else
--- for each its first sequence number, or -1 - (the context's version, 0: none).
+-- for each its first sequence number, or -1 - (the context's version, 0: none). listened: whether other
+-- stores have streams; NULL, as before: it is looked for in every 16th group.
 CREATE OR REPLACE FUNCTION {schema}.factstr_append(
   writer bigint, number bigint, sizes integer[], event_types text[], payloads text[],
   facets bigint[], lasts integer[], befores text[], batch_firsts integer[], batch_lasts integer[],
@@ -381,6 +382,12 @@ AS $factstr$
 DECLARE
   the_time timestamptz := clock_timestamp();
   suspects integer[];
+  -- The version of each condition's context as of the head in condition_known.
+  versions bigint[] := condition_expected;
+  unknown integer[] := '{}';
+  before_lock bigint;
+  context text;
+  newest bigint;
   places bigint[];
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -390,12 +397,37 @@ BEGIN
   IF current_setting('synchronous_commit') = 'off' THEN
     PERFORM set_config('synchronous_commit', 'on', true);
   END IF;
+  IF -1 = ANY (condition_known) THEN
+    -- What may take long is not done under the lock: there only what comes after is looked at.
+    before_lock := coalesce((SELECT max(e.sequence_number) FROM {schema}.events e), 0);
+    FOR condition IN 1..array_length(condition_known, 1) LOOP
+      IF condition_known[condition] = -1 AND condition_context[condition] IS NOT NULL THEN
+        -- Requests for a hot context come together.
+        IF context IS DISTINCT FROM condition_context[condition] THEN
+          context := condition_context[condition];
+          newest := {schema}.factstr_newest(context::jsonb, 0, before_lock);
+        END IF;
+        versions[condition] := newest;
+        condition_known[condition] := before_lock;
+        unknown := unknown || condition;
+      END IF;
+    END LOOP;
+  END IF;
   PERFORM pg_advisory_xact_lock(1717658484, '{literal}.events'::regclass::oid::integer);
   head := coalesce((SELECT max(e.sequence_number) FROM {schema}.events e), 0);
   occurred_at := the_time;
 
   IF condition_request <> '{}' THEN
-    suspects := ARRAY(
+    IF head < ANY (condition_known) THEN
+      -- The server has lost what it had, in a failover: nothing is known any more.
+      FOR condition IN 1..array_length(condition_known, 1) LOOP
+        IF condition_known[condition] > head THEN
+          versions[condition] := {schema}.factstr_newest(condition_context[condition]::jsonb, 0, head);
+          condition_known[condition] := head;
+        END IF;
+      END LOOP;
+    END IF;
+    suspects := unknown || ARRAY(
       SELECT w.condition FROM unnest(watch_condition, watch_facet, watch_after) w (condition, facet, after)
       CROSS JOIN LATERAL (
         SELECT 1 FROM {schema}.event_postings p
@@ -403,12 +435,12 @@ BEGIN
       ) p
     );
     verdicts := {schema}.factstr_decide(
-      head, sizes, condition_request, condition_expected, condition_known, condition_context, suspects,
-      after_condition, after_request, after_place);
+      head, sizes, condition_request, condition_expected, condition_known, versions, condition_context,
+      suspects, after_condition, after_request, after_place);
   END IF;
 
   IF verdicts IS NULL THEN
-    INSERT INTO {schema}.events (sequence_number, occurred_at, event_type, payload)
+    INSERT INTO {schema}.events (sequence_number, occurred_at, event_type, payload_json)
     SELECT head + e.place, the_time, e.event_type, e.payload
     FROM unnest(event_types, payloads) WITH ORDINALITY e (event_type, payload, place);
 
@@ -429,7 +461,7 @@ BEGIN
       ORDER BY v.request, e.offset
     );
 
-    INSERT INTO {schema}.events (sequence_number, occurred_at, event_type, payload)
+    INSERT INTO {schema}.events (sequence_number, occurred_at, event_type, payload_json)
     SELECT e.place, the_time, e.event_type, e.payload
     FROM unnest(places, event_types, payloads) e (place, event_type, payload)
     WHERE e.place IS NOT NULL;
@@ -450,7 +482,6 @@ BEGIN
     WHERE places[b.first] IS NOT NULL;
   ELSE
     -- Nothing to commit, so nothing to be asked for later.
-    listened := false;
     RETURN;
   END IF;
 
@@ -458,19 +489,23 @@ BEGIN
   VALUES (writer, number, head, verdicts);
   IF number % 64 = 0 THEN
     DELETE FROM {schema}.append_groups g WHERE g.writer = factstr_append.writer
-      AND g.number < factstr_append.number AND g.head IS NOT NULL;
+      AND g.number < factstr_append.number AND g.head IS NOT NULL
+      -- Rows that an old snapshot still sees are not gone from the index: they must not be walked anew.
+      AND g.number >= factstr_append.number - 4096;
   END IF;
-  listened := EXISTS (
-    SELECT 1 FROM {schema}.stream_stores s
-    WHERE s.store <> writer AND s.touched_at > the_time - interval '10 seconds'
-  );
+  IF number % 16 = 1 THEN
+    listened := EXISTS (
+      SELECT 1 FROM {schema}.stream_stores s
+      WHERE s.store <> writer AND s.touched_at > the_time - interval '10 seconds'
+    );
+  END IF;
 END
 $factstr$;
 
 -- The verdicts of a group, NULL if all of its requests are to be appended.
 CREATE OR REPLACE FUNCTION {schema}.factstr_decide(
   head bigint, sizes integer[], condition_request integer[], condition_expected bigint[],
-  condition_known bigint[], condition_context text[], suspects integer[],
+  condition_known bigint[], condition_version bigint[], condition_context text[], suspects integer[],
   after_condition integer[], after_request integer[], after_place integer[]
 ) RETURNS bigint[] LANGUAGE plpgsql STABLE AS $factstr$
 DECLARE
@@ -484,31 +519,32 @@ DECLARE
   -- The place of the first event of each request.
   firsts integer[] := '{}';
   expected bigint;
-  known bigint;
   actual bigint;
-  -- Of the last context that was looked at: requests for a hot one come together.
+  -- Of what was looked at last: requests for a hot context come together.
   context text;
+  known bigint;
   newest bigint;
 BEGIN
-  IF suspects = '{}' AND after_condition = '{}' AND NOT (-1 = ANY (condition_known))
-     AND array_position(condition_context, NULL) IS NULL THEN
+  IF suspects = '{}' AND after_condition = '{}' AND array_position(condition_context, NULL) IS NULL
+     AND condition_version = condition_expected THEN
     RETURN NULL;
   END IF;
   FOR request IN 1..array_length(sizes, 1) LOOP
     actual := NULL;
     IF condition_request[condition] = request THEN
       expected := condition_expected[condition];
-      known := condition_known[condition];
-      actual := expected;
+      actual := condition_version[condition];
       IF condition_context[condition] IS NULL THEN
         actual := next - 1;
       ELSE
-        IF known = -1 OR condition = ANY (suspects) THEN
-          IF context IS DISTINCT FROM condition_context[condition] THEN
+        IF condition = ANY (suspects) THEN
+          IF context IS DISTINCT FROM condition_context[condition]
+             OR known IS DISTINCT FROM condition_known[condition] THEN
             context := condition_context[condition];
-            newest := {schema}.factstr_newest(context::jsonb, 0, head);
+            known := condition_known[condition];
+            newest := {schema}.factstr_newest(context::jsonb, known, head);
           END IF;
-          IF known = -1 OR newest > known THEN
+          IF newest > 0 THEN
             actual := newest;
           END IF;
         END IF;

@@ -41,4 +41,4 @@ CREATE TABLE {schema}.stream_stores (
 
 -- For people with psql: the log with its payloads as jsonb.
 CREATE VIEW {schema}.facts AS
-  SELECT sequence_number, occurred_at, event_type, payload::jsonb AS payload FROM {schema}.events;
+  SELECT sequence_number, occurred_at, event_type, payload_json::jsonb AS payload FROM {schema}.events;

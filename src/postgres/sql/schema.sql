@@ -5,8 +5,8 @@ CREATE TABLE {schema}.events (
   sequence_number bigint PRIMARY KEY,
   occurred_at timestamptz NOT NULL,
   event_type text NOT NULL,
-  -- JSON text, as it came in.
-  payload text NOT NULL
+  -- JSON text as it came in, but for numbers that JSON's shortest digits do not tell exactly.
+  payload_json text NOT NULL
 );
 
 -- Batches of more than one event; every other event is a batch of its own.
