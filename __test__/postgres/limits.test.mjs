@@ -266,6 +266,26 @@ describe('a server that can not be used', () => {
     }
   })
 
+  test('because it says nothing more, whatever was said before', async () => {
+    for (let many = 0; many < 3; many++) {
+      const proxy = await startProxy(serverUrl())
+      let asked = 0
+      const silence = proxy.holdOn(({ direction, type }) => {
+        if (direction === 'toServer' && type === 'S') asked++
+        return asked > many
+      })
+      const store = open(proxy.url, {
+        schema: newSchema(),
+        connectTimeoutMs: 300,
+        statementTimeoutMs: 300
+      })
+      const append = failure(store.append([event('a', 1)]))
+      await silence.reached
+      proxy.pause()
+      expect(await append).toMatchObject({ code: 'BackendFailure' })
+    }
+  })
+
   test('because it hangs up, or speaks of something else', async () => {
     for (const answer of [
       (socket) => socket.destroy(),
