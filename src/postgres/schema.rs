@@ -56,7 +56,6 @@ pub(super) async fn open(backend: &Backend) -> Result<()> {
 }
 
 async fn open_once(backend: &Backend) -> std::result::Result<(), Failure> {
-    // No timeout: a large store takes its time to be migrated.
     let mut session = match backend.connections.connect_directly(log).await? {
         Some(session) => {
             backend.own_sessions.store(true, Ordering::Relaxed);
@@ -64,11 +63,15 @@ async fn open_once(backend: &Backend) -> std::result::Result<(), Failure> {
         }
         None => backend.connections.connect_dedicated(log).await?.0,
     };
-    check_server(&session).await?;
     let statements = &backend.statements;
-    if is_newest(&format(&session, statements).await?) {
+    let looking = async {
+        check_server(&session).await?;
+        format(&session, statements).await
+    };
+    if is_newest(&backend.connections.promptly(&session, looking).await?) {
         return Ok(());
     }
+    // No timeout: a large store takes its time to be migrated.
     let brought = bring_up_to_date(&mut session, statements).await;
     brought.map_err(|refusal| match refusal {
         Refusal::Statement(error) => session.failure(&error),

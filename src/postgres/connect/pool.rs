@@ -128,12 +128,31 @@ impl Connections {
         };
         let (session, _) = Session::start(dialled, &target, &self.runtime, on_event);
         let sql = "SELECT coalesce(current_setting('factstr.session', true), '')";
-        let rows = session.query_typed(sql, &[]).await;
-        let rows = rows.map_err(|error| session.failure(&error))?;
+        let asking = async {
+            let rows = session.query_typed(sql, &[]).await;
+            rows.map_err(|error| session.failure(&error))
+        };
+        let rows = self.promptly(&session, asking).await?;
         let is_own = rows
             .first()
             .is_some_and(|row| row.get::<_, &str>(0) == "own");
         Ok(is_own.then_some(session))
+    }
+
+    /// Asks of a new session what takes no time: it belongs to the connecting, and to its time.
+    pub(crate) async fn promptly<T>(
+        &self,
+        session: &Session,
+        asking: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let asking = {
+            let _context = self.runtime.enter();
+            tokio::time::timeout(self.wait, asking)
+        };
+        asking.await.unwrap_or_else(|_| {
+            let message = format!("{} does not answer in time", session.place());
+            Err(Failure::new(FailureKind::Unavailable, message))
+        })
     }
 
     /// Runs statements of a session within the options' `statement_timeout`.
