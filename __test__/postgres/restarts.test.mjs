@@ -95,7 +95,7 @@ describe('a server', () => {
     const { calls, handle } = recorder(async () => {})
     const streams = [
       await store.streamAll(handle),
-      await store.streamAllDurable({ name: 'model' }, handle)
+      await store.streamAllDurable({ name: 'model' }, handle, { onError() {} })
     ]
     await store.append([event('a', 2)])
     await until(() => calls.length === 3)
