@@ -105,9 +105,22 @@ const OPENINGS = new Map([
   ['@event-driven-io/emmett-postgresql', openEmmett]
 ])
 
+/** `false` for a conflict, which is an answer: with few items two callers may meet on one. */
+async function committed(work, isConflict) {
+  try {
+    await work
+    return true
+  } catch (error) {
+    if (isConflict(error)) return false
+    throw error
+  }
+}
+
 function poolOf(url, options) {
   const pool = new pg.Pool({ connectionString: url, max: POOL_SIZE, ...options })
+  // A connection that ends fails whatever is asked of it.
   pool.on('error', () => {})
+  pool.on('connect', (client) => client.on('error', () => {}))
   return pool
 }
 
@@ -119,7 +132,7 @@ const typeOf = (number) => TYPES[(number * 7) % TYPES.length]
  * one tag that is asked for, and each question names the one type that its events have.
  */
 async function openDcb(url) {
-  const { Query, Tags } = await import('@dcb-es/event-store')
+  const { AppendConditionError, Query, Tags } = await import('@dcb-es/event-store')
   const { PostgresEventStore } = await import('@dcb-es/event-store-postgres')
   const pool = poolOf(url, { types })
   // More events than that are copied instead of inserted: that fills it faster.
@@ -144,8 +157,10 @@ async function openDcb(url) {
         after = position
       }
       const condition = { failIfEventsMatch: query, ...(after && { after }) }
-      await store.append({ events: eventOf(decision(facts, n, items)), condition })
-      return true
+      return committed(
+        store.append({ events: eventOf(decision(facts, n, items)), condition }),
+        (error) => error instanceof AppendConditionError
+      )
     },
     async fill({ from, to }, factAt, deadline) {
       const step = 1000
@@ -167,6 +182,7 @@ async function openDcb(url) {
  * all that can be asked for.
  */
 async function openEmmett(url) {
+  const { isExpectedVersionConflictError } = await import('@event-driven-io/emmett')
   const { getPostgreSQLEventStore } = await import('@event-driven-io/emmett-postgresql')
   const pool = poolOf(url)
   const store = getPostgreSQLEventStore(url, {
@@ -183,8 +199,10 @@ async function openEmmett(url) {
       const { events, currentStreamVersion } = await store.readStream(stream)
       // The fact goes into the stream that was read, since versions are of one stream.
       const next = eventOf(decision(events, n, items))
-      await store.appendToStream(stream, [next], { expectedStreamVersion: currentStreamVersion })
-      return true
+      return committed(
+        store.appendToStream(stream, [next], { expectedStreamVersion: currentStreamVersion }),
+        isExpectedVersionConflictError
+      )
     },
     /** Item by item: the ten events of a stream are one append. */
     async fill({ from, to }, factAt, deadline) {
