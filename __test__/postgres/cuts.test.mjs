@@ -33,7 +33,9 @@ async function newLog() {
   const store = closing(await FactstrPostgresStore.connect(serverUrl(), { schema }))
   await store.close()
   const rows = () =>
-    sql(`SELECT sequence_number::int AS n, payload_json AS payload FROM "${schema}".events ORDER BY 1`)
+    sql(
+      `SELECT sequence_number::int AS n, payload_json AS payload FROM "${schema}".events ORDER BY 1`
+    )
   return {
     open: (url, options) =>
       closing(new FactstrPostgresStore(url, { applicationName: schema, ...options, schema })),

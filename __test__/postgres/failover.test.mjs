@@ -19,7 +19,9 @@ const open = (pair, options) =>
 
 const waitsForStandby = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 const payloads = async (server) => {
-  const rows = await server.query('SELECT payload_json AS payload FROM events ORDER BY sequence_number')
+  const rows = await server.query(
+    'SELECT payload_json AS payload FROM events ORDER BY sequence_number'
+  )
   return rows.map(({ payload }) => JSON.parse(payload))
 }
 
