@@ -6,32 +6,34 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::contract::EventStoreError;
 
-/// Threads of each runtime.
-const THREADS: usize = 1;
-
 /// A runtime that starts with its first use, and never ends.
 pub(crate) struct OwnRuntime {
     name: &'static str,
+    threads: usize,
     runtime: OnceLock<Result<Runtime, String>>,
 }
 
-/// Where the connections to servers live.
+/// Where the connections to servers live. What happens to one connection happens in several tasks, and waking
+/// another thread for each would take longer than they do.
 #[cfg(feature = "postgres")]
-pub(crate) static CONNECTIONS: OwnRuntime = OwnRuntime::new("factstr-connections");
+pub(crate) static CONNECTIONS: OwnRuntime = OwnRuntime::new("factstr-connections", 1);
 
 /// Where handlers run. What they do, even if it blocks, does not hold up a connection.
-pub(crate) static HANDLERS: OwnRuntime = OwnRuntime::new("factstr-handlers");
+pub(crate) static HANDLERS: OwnRuntime = OwnRuntime::new("factstr-handlers", 2);
 
 impl OwnRuntime {
-    const fn new(name: &'static str) -> Self {
-        let runtime = OnceLock::new();
-        Self { name, runtime }
+    const fn new(name: &'static str, threads: usize) -> Self {
+        Self {
+            name,
+            threads,
+            runtime: OnceLock::new(),
+        }
     }
 
     pub(crate) fn handle(&self) -> Result<Handle, EventStoreError> {
         let runtime = self.runtime.get_or_init(|| {
             Builder::new_multi_thread()
-                .worker_threads(THREADS)
+                .worker_threads(self.threads)
                 .thread_name(self.name)
                 .enable_all()
                 .build()
