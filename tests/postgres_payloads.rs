@@ -366,7 +366,7 @@ async fn asked(client: &Client, store: &PostgresStore, query: &EventQuery, first
     assert_eq!(refused.unwrap_err().code(), "ConditionalAppendConflict");
     let sql = "WITH a AS (DELETE FROM asked RETURNING context)
                SELECT e.sequence_number - $1 FROM a, events e WHERE e.sequence_number > $1
-               AND factstr_matches(a.context -> 'filters', e.event_type, e.payload::jsonb) ORDER BY 1";
+               AND factstr_matches(a.context -> 'filters', e.event_type, e.payload_json::jsonb) ORDER BY 1";
     let rows = client.query(sql, &[&(first as i64)]).await.unwrap();
     rows.iter().map(|row| row.get::<_, i64>(0) as u64).collect()
 }
