@@ -514,8 +514,8 @@ export interface PostgresStoreOptions {
    */
   schema?: string | null
   /**
-   * How many connections may read at once. Default 8. The store has two more of its own: one that
-   * writes, and, while streams run, one that listens.
+   * How many connections may read at once. Default 8. The store has more of its own: one that writes,
+   * and, while streams run, one for their leases and cursors and one that listens.
    */
   maxConnections?: number | null
   /**

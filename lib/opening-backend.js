@@ -46,6 +46,8 @@ class OpeningBackend {
 
   async #open() {
     let failure
+    // What fails at once must not be over before `open` knows of it.
+    await null
     try {
       const given = settle(this.#given)
       this.#operations ??= new Operations((onAnswers) => new this.#Native(onAnswers))

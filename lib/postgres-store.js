@@ -9,7 +9,7 @@ const {
   takeString,
   taking
 } = require('./arguments.js')
-const { settle } = require('./error.js')
+const { FactstrError, settle } = require('./error.js')
 const { OpeningBackend } = require('./opening-backend.js')
 const { Store } = require('./store.js')
 
@@ -67,6 +67,10 @@ function takeBootstrap(given) {
   const options = taking('options', () => takeMembers(given, 'options', known, 'option'))
   const url = takeString(options.serverUrl, 'options.serverUrl')
   const databaseName = takeString(options.databaseName, 'options.databaseName')
+  if (!/^[A-Za-z_][A-Za-z0-9_]{0,62}$/.test(databaseName)) {
+    const expected = 'must match [A-Za-z_][A-Za-z0-9_]* and have at most 63 characters'
+    throw new FactstrError('InvalidOptions', `options.databaseName: ${expected}`)
+  }
   return [url, { ...takePostgresOptions(options), databaseName }]
 }
 
@@ -95,7 +99,9 @@ function takePostgresOptions(options) {
 }
 
 function takeOptionalString(value, path) {
-  return value === undefined || value === null ? undefined : takeString(value, path)
+  if (value === undefined || value === null) return undefined
+  if (!takeString(value, path).includes('\0')) return value
+  throw new FactstrError('InvalidOptions', `${path}: the character U+0000 can't be sent`)
 }
 
 /** PEM as `node:fs` reads it, with or without an encoding. */

@@ -54,6 +54,19 @@ impl Backend {
         }))
     }
 
+    /// The same store by other connections.
+    pub(super) fn by(&self, connections: Connections) -> Arc<Self> {
+        Arc::new(Self {
+            connections,
+            statements: Statements::new(&self.statements.name),
+            runtime: self.runtime.clone(),
+            versions: ContextVersions::default(),
+            own_sessions: AtomicBool::new(self.own_sessions.load(Ordering::Relaxed)),
+            store: self.store,
+            patience: self.patience,
+        })
+    }
+
     /// Runs a statement that may be repeated, if a connection is lost.
     pub(super) async fn ask(&self, statement: &str, arguments: &Arguments<'_>) -> Result<Vec<Row>> {
         let (rows, _) = self.ask_again(statement, arguments).await?;

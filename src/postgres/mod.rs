@@ -115,6 +115,11 @@ impl PostgresStore {
 
     async fn open(target: ConnectionTarget, options: &PostgresStoreOptions) -> Result<Self> {
         let patience = target.connect_timeout();
+        let one = PostgresStoreOptions {
+            max_connections: 1,
+            ..options.clone()
+        };
+        let apart = Connections::new(target.clone(), &one)?;
         let connections = Connections::new(target, options)?;
         let backend = Backend::new(connections, &options.schema, patience)?;
         let opening = backend.clone();
@@ -123,11 +128,14 @@ impl PostgresStore {
             .runtime
             .spawn(async move { schema::open(&opening).await });
         opened.await.unwrap_or(Err(EventStoreError::StoreClosed))?;
-        Ok(Self::start(backend, options))
+        let upkeep = backend.by(apart);
+        Ok(Self::start(backend, &upkeep, options))
     }
 
-    fn start(backend: Arc<Backend>, options: &PostgresStoreOptions) -> Self {
-        let (streams, delivery) = PostgresStreams::new(backend.clone(), options.poll_interval);
+    /// `upkeep`: for what must not wait until others have read.
+    fn start(backend: Arc<Backend>, upkeep: &Arc<Backend>, options: &PostgresStoreOptions) -> Self {
+        let (streams, delivery) =
+            PostgresStreams::new(backend.clone(), upkeep, options.poll_interval);
         let (appends, queue) = mpsc::unbounded_channel();
         let (under_way, mut all_done) = mpsc::channel(1);
         let (ended, ending) = watch::channel(false);
@@ -135,8 +143,8 @@ impl PostgresStore {
         let committed = Arc::new(Notify::new());
         let writer = Writer::new(backend.clone(), delivery.clone(), queue, committed.clone());
         let runtime = &backend.runtime;
-        runtime.spawn(streams::notify(backend.clone(), committed, ending));
-        let connections = backend.connections.clone();
+        runtime.spawn(streams::notify(upkeep.clone(), committed, ending));
+        let connections = [backend.connections.clone(), upkeep.connections.clone()];
         let writing = runtime.spawn(writer.run());
         runtime.spawn(async move {
             // A writer that panics must not keep a store from being closed.
@@ -144,7 +152,7 @@ impl PostgresStore {
             let _ = all_done.recv().await;
             streams.end();
             ended.send_replace(true);
-            connections.close();
+            connections.iter().for_each(Connections::close);
             release.send_replace(true);
         });
         Self {

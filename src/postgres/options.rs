@@ -32,7 +32,8 @@ pub struct PostgresStoreOptions {
     pub schema: String,
     /// How many connections the pool may hold, at least 1. Default 8.
     ///
-    /// The store keeps a few more outside the pool: one that writes, and one that listens.
+    /// The store keeps a few more outside the pool: one that writes, and, while streams run, one for their
+    /// leases and cursors and one that listens.
     pub max_connections: usize,
     /// How long a new connection may take in all, and how long to wait for one of the pool. Default
     /// 10 seconds.

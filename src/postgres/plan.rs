@@ -52,19 +52,22 @@ impl Plan {
 
     /// For `factstr_newest`.
     pub(super) fn to_json(&self, query: &CompiledQuery) -> String {
-        let nothing = Selection::default();
-        let selection = self.selection.as_ref().unwrap_or(&nothing);
         let filters = with_exact_numbers(query.text());
         let mut json = String::new();
-        let Selection {
-            facets,
-            sets,
-            alternatives,
-        } = selection;
-        let _ = write!(
-            json,
-            r#"{{"facets":{facets:?},"sets":{sets:?},"alternatives":{alternatives:?},"filters":{filters}}}"#
-        );
+        let _ = match &self.selection {
+            None => write!(
+                json,
+                r#"{{"facets":null,"sets":[],"alternatives":[],"filters":{filters}}}"#
+            ),
+            Some(Selection {
+                facets,
+                sets,
+                alternatives,
+            }) => write!(
+                json,
+                r#"{{"facets":{facets:?},"sets":{sets:?},"alternatives":{alternatives:?},"filters":{filters}}}"#
+            ),
+        };
         json
     }
 }

@@ -162,7 +162,11 @@ impl Writer {
             let connecting = backend.retry(|| connect(&backend));
             let connection = match self.connection.take() {
                 Some(connection) if !connection.session.is_closed() => connection,
-                _ => connecting.await.map_err(all)?,
+                _ => {
+                    // Another server may have lost what this one had.
+                    backend.versions.clear();
+                    connecting.await.map_err(all)?
+                }
             };
             self.number += 1;
             connection.not_replicated.store(false, Ordering::SeqCst);

@@ -38,6 +38,14 @@ impl ContextVersions {
         }
     }
 
+    /// Forgets all: the log may not be the one that it was.
+    pub(crate) fn clear(&self) {
+        self.by_filters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
     pub(crate) fn known(&self, query: &CompiledQuery) -> Option<KnownVersion> {
         self.by_filters
             .lock()

@@ -79,8 +79,7 @@ impl Connections {
             PoolError::Timeout(TimeoutType::Wait) => Failure::new(
                 FailureKind::Unavailable,
                 format!(
-                    "no connection to {} became free within {:?}: all {} of max_connections are in \
-                     use",
+                    "no connection to {} became free within {:?}: all {} of the pool are in use",
                     self.target.describe(),
                     self.wait,
                     self.pool.status().max_size

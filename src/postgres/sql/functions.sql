@@ -1,7 +1,8 @@
 -- What a store asks of the server. Everything is a function, so that a question needs one round trip, and
 -- no state of a session: plans are cached by the server process, whoever is connected to it.
 --
--- The planner is left no choice: a plan that was made while a table was small is kept when it is not.
+-- The planner is left no choice: a plan that was made while a table was small is kept when it is not. A
+-- LIMIT in a lateral subquery keeps it from turning a join around.
 
 -- The candidates of one facet in (after, through] in the order of the walk, at most `bound`. All up to
 -- `reached` are found (backwards: all after it).
@@ -263,15 +264,19 @@ BEGIN
   ELSIF hits[17] IS NULL THEN
     RETURN QUERY
       SELECT 1::smallint, e.sequence_number, NULL::bigint, e.occurred_at, e.event_type, e.payload_json
-      FROM unnest(hits) c (s) JOIN {schema}.events e ON e.sequence_number = c.s;
+      FROM unnest(hits) WITH ORDINALITY c (s, ordinality) CROSS JOIN LATERAL (
+        SELECT x.* FROM {schema}.events x WHERE x.sequence_number = c.s LIMIT 1
+      ) e
+      ORDER BY c.ordinality;
   ELSE
     RETURN QUERY
       SELECT 1::smallint, r.sequence_number, NULL::bigint, r.occurred_at, r.event_type, r.payload FROM (
         SELECT e.sequence_number, e.occurred_at,
           e.event_type, e.payload_json AS payload,
           sum(octet_length(e.payload_json)) OVER (ORDER BY c.ordinality) AS bytes
-        FROM unnest(hits) WITH ORDINALITY c (s, ordinality)
-        JOIN {schema}.events e ON e.sequence_number = c.s
+        FROM unnest(hits) WITH ORDINALITY c (s, ordinality) CROSS JOIN LATERAL (
+          SELECT x.* FROM {schema}.events x WHERE x.sequence_number = c.s LIMIT 1
+        ) e
         ORDER BY c.ordinality
       ) r WHERE r.bytes - octet_length(r.payload) < max_bytes;
   END IF;
@@ -310,12 +315,13 @@ $factstr$;
 
 -- The newest match of a context in (after, through], 0 if there is none.
 --
--- context: {"facets": [...], "sets": [...], "alternatives": [...], "filters": [...]}; without facets every
--- event is looked at.
+-- context: {"facets": [...], "sets": [...], "alternatives": [...], "filters": [...]}; if the facets
+-- are null every event is looked at.
 CREATE OR REPLACE FUNCTION {schema}.factstr_newest(context jsonb, after bigint, through bigint)
 RETURNS bigint LANGUAGE plpgsql STABLE AS $factstr$
 DECLARE
-  facets bigint[] := ARRAY(SELECT v::bigint FROM jsonb_array_elements_text(context -> 'facets') v);
+  facets bigint[] := CASE WHEN jsonb_typeof(context -> 'facets') = 'array' THEN
+    ARRAY(SELECT v::bigint FROM jsonb_array_elements_text(context -> 'facets') v) END;
   sets integer[] := ARRAY(SELECT v::integer FROM jsonb_array_elements_text(context -> 'sets') v);
   alternatives integer[] :=
     ARRAY(SELECT v::integer FROM jsonb_array_elements_text(context -> 'alternatives') v);
@@ -323,7 +329,7 @@ DECLARE
   one record;
   newest bigint;
 BEGIN
-  IF facets = '{}' THEN
+  IF facets IS NULL THEN
     -- No facet tells which events may match.
     RETURN coalesce((
       SELECT e.sequence_number FROM {schema}.events e

@@ -15,6 +15,9 @@ use crate::postgres::backend::{Backend, Result};
 /// Names that are asked for at once, at most.
 const TURNS: usize = 64;
 
+/// A cursor that has moved over this many events is stored at once: they are what a killed process repeats.
+const STORED_EVERY: u64 = 1_024;
+
 type Lost = Box<dyn FnOnce(EventStoreError) + Send>;
 
 /// What one store holds.
@@ -47,6 +50,8 @@ struct HeldLease {
     name: Arc<str>,
     fencing: i64,
     position: AtomicU64,
+    /// Where it was when it last asked for being stored.
+    asked: AtomicU64,
     /// It stands in `State::moved`.
     is_moved: AtomicBool,
     released: AtomicBool,
@@ -101,6 +106,7 @@ impl HeldLeases {
             name: name.clone(),
             fencing,
             position: AtomicU64::new(position),
+            asked: AtomicU64::new(position),
             is_moved: AtomicBool::new(false),
             released: AtomicBool::new(false),
             lost: Mutex::new(Some(lost)),
@@ -297,16 +303,25 @@ fn lost_lease(name: &str) -> EventStoreError {
 impl Lease for HeldLease {
     fn moved(&self, position: u64) {
         self.position.store(position, Ordering::SeqCst);
-        if self.is_moved.swap(true, Ordering::SeqCst) {
+        let is_new = !self.is_moved.swap(true, Ordering::SeqCst);
+        let asked = self.asked.load(Ordering::SeqCst);
+        let is_far = position.saturating_sub(asked) >= STORED_EVERY;
+        if !is_new && !is_far {
             return;
         }
         let Some(leases) = self.leases.upgrade() else {
             return;
         };
-        let mut state = leases.lock();
-        let current = state.held.get(&self.name).cloned();
-        if let Some(lease) = current.filter(|lease| lease.fencing == self.fencing) {
-            state.moved.push(lease);
+        if is_new {
+            let mut state = leases.lock();
+            let current = state.held.get(&self.name).cloned();
+            if let Some(lease) = current.filter(|lease| lease.fencing == self.fencing) {
+                state.moved.push(lease);
+            }
+        }
+        if is_far {
+            self.asked.store(position, Ordering::SeqCst);
+            leases.watched.wake();
         }
     }
 

@@ -29,13 +29,16 @@ pub(super) struct PostgresStreams {
 }
 
 impl PostgresStreams {
+    /// `upkeep` has a connection of its own, for signs of life and cursors: a pool whose connections are all
+    /// in use must not cost this store its leases.
     pub(super) fn new(
         backend: Arc<Backend>,
+        upkeep: &Arc<Backend>,
         poll_interval: Duration,
     ) -> (Arc<Self>, Arc<Delivery>) {
         let watched = Watched::default();
         let streams = Arc::new_cyclic(|this| Self {
-            leases: Arc::new(HeldLeases::new(backend.clone(), watched.clone())),
+            leases: Arc::new(HeldLeases::new(upkeep.clone(), watched.clone())),
             backend,
             delivery: OnceLock::new(),
             watched,

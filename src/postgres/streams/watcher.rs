@@ -48,6 +48,8 @@ impl Watched {
     pub(super) fn end(&self) {
         self.0.ended.store(true, Ordering::SeqCst);
         self.0.changed.notify_waiters();
+        // The poll waits for a hint only.
+        self.0.hint.notify_one();
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -151,8 +153,11 @@ impl PostgresStreams {
             match self.start_listening().await {
                 Ok(Some((_session, ended))) => {
                     // Until the connection or the store ends. Streams that come and go keep it.
-                    while !self.watched.has_ended() {
+                    loop {
                         let changed = self.watched.0.changed.notified();
+                        if self.watched.has_ended() {
+                            break;
+                        }
                         tokio::select! {
                             () = ended.notified() => break,
                             () = changed => {}
@@ -165,9 +170,7 @@ impl PostgresStreams {
                     tracing::debug!(%failure, "commits of others are found by polls only");
                 }
             }
-            if !self.watched.has_ended() {
-                let _ = timeout(LISTEN_AGAIN, self.watched.0.changed.notified()).await;
-            }
+            self.watched.pause(LISTEN_AGAIN).await;
         }
     }
 

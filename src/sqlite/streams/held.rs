@@ -13,6 +13,9 @@ use crate::delivery::{Lease, Reply};
 use crate::sqlite::database::is_replaced;
 use crate::sqlite::failure::Result;
 
+/// A cursor that has moved over this many events is stored at once: they are what a killed process repeats.
+const STORED_EVERY: u64 = 1_024;
+
 type Lost = Box<dyn FnOnce(EventStoreError) + Send>;
 
 /// What one store holds.
@@ -51,6 +54,8 @@ pub(super) struct HeldLease {
     name: Arc<str>,
     fencing: i64,
     position: AtomicU64,
+    /// Where it was when it last asked for being stored.
+    asked: AtomicU64,
     /// It stands in `State::moved`.
     is_moved: AtomicBool,
     released: AtomicBool,
@@ -108,6 +113,7 @@ impl HeldLeases {
             name: name.clone(),
             fencing,
             position: AtomicU64::new(position),
+            asked: AtomicU64::new(position),
             is_moved: AtomicBool::new(false),
             released: AtomicBool::new(false),
             lost: Mutex::new(Some(lost)),
@@ -283,14 +289,24 @@ fn lost_lease(name: &str) -> EventStoreError {
 impl Lease for HeldLease {
     fn moved(&self, position: u64) {
         self.position.store(position, Ordering::SeqCst);
-        if self.is_moved.swap(true, Ordering::SeqCst) {
+        let is_new = !self.is_moved.swap(true, Ordering::SeqCst);
+        let asked = self.asked.load(Ordering::SeqCst);
+        let is_far = position.saturating_sub(asked) >= STORED_EVERY;
+        if !is_new && !is_far {
             return;
         }
-        if let Some(streams) = self.streams.upgrade() {
+        let Some(streams) = self.streams.upgrade() else {
+            return;
+        };
+        if is_new {
             let mut state = streams.leases.lock();
             if let Some(lease) = state.current(&self.name, self.fencing) {
                 state.moved.push(lease);
             }
+        }
+        if is_far {
+            self.asked.store(position, Ordering::SeqCst);
+            streams.store_cursors();
         }
     }
 
