@@ -163,8 +163,10 @@ impl Writer {
             let connection = match self.connection.take() {
                 Some(connection) if !connection.session.is_closed() => connection,
                 _ => {
-                    // Another server may have lost what this one had.
-                    backend.versions.clear();
+                    if self.number > 0 {
+                        // Another server may have lost what the one before had.
+                        backend.versions.clear();
+                    }
                     connecting.await.map_err(all)?
                 }
             };

@@ -33,7 +33,7 @@ fn connections_are_used_again_and_waited_for() {
     assert_eq!(failure.kind(), FailureKind::Unavailable);
     let text = failure.to_string();
     assert!(
-        text.contains("became free within 1s: all 1 of max_connections are in use"),
+        text.contains("became free within 1s: all 1 of the pool are in use"),
         "{text}"
     );
 
