@@ -62,7 +62,7 @@ describe('the pool', () => {
     await Promise.all(answers.map(({ reached }) => reached))
     const error = await failure(store.query())
     expect(error.code).toBe('BackendFailure')
-    expect(error.message).toContain('all 2 of max_connections are in use')
+    expect(error.message).toContain('all 2 of the pool are in use')
     await store.append([event('a', 2)])
     for (const { release } of answers) release()
     for (const { event_records: found } of await Promise.all(slow)) {
@@ -73,7 +73,7 @@ describe('the pool', () => {
 
   test('is no way out when the server has no connection left', async () => {
     const settings = {
-      max_connections: '8',
+      max_connections: '10',
       superuser_reserved_connections: '3',
       max_wal_senders: '0'
     }
