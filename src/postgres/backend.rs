@@ -13,6 +13,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::connect::{Connections, Failure, PooledClient, Session};
 use super::statements::Statements;
 use crate::contract::EventStoreError;
+use crate::delivery::draw_owner;
 use crate::runtime::CONNECTIONS;
 use crate::selection::ContextVersions;
 
@@ -49,7 +50,7 @@ impl Backend {
             runtime: CONNECTIONS.handle()?,
             versions: ContextVersions::default(),
             own_sessions: AtomicBool::new(false),
-            store: draw_number(),
+            store: draw_owner(),
             patience,
         }))
     }
@@ -186,13 +187,4 @@ impl Pauses {
 
 pub(super) fn no_row() -> EventStoreError {
     EventStoreError::BackendFailure("a statement that has one row returned none".to_owned())
-}
-
-/// Good enough: two stores of one schema would have to draw the same 62 bits.
-fn draw_number() -> i64 {
-    let random = std::hash::BuildHasher::hash_one(
-        &std::collections::hash_map::RandomState::new(),
-        std::time::SystemTime::now(),
-    );
-    (random >> 2) as i64 + 1
 }

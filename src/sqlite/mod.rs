@@ -34,7 +34,7 @@ use self::indexer::Indexer;
 use self::inline_reader::InlineReader;
 use self::readers::{ReadJob, Readers, Shared};
 use self::runs::Catalog;
-use self::streams::{HeldLeases, SqliteStreams};
+use self::streams::SqliteStreams;
 use self::tail::Tail;
 use self::threads::Threads;
 use self::write_connection::WriteConnection;
@@ -45,7 +45,7 @@ use crate::contract::{
     EventStoreError, EventStream, HandleStream, NewEvent, QueryResult, ReadOptions, ReadPage,
     StreamOptions,
 };
-use crate::delivery::{Delivery, is_inside_handler};
+use crate::delivery::{Delivery, HeldLeases, is_inside_handler};
 use crate::payload::{CompiledQuery, PreparedBatch, refuse_arbitrary_precision};
 use crate::selection::{self, ContextVersions};
 

@@ -13,12 +13,12 @@ use super::failure::{Result, guarded, shortened_log};
 use super::indexer;
 use super::readers::{Shared, catch_up};
 use super::snapshot::LogSnapshot;
-use super::streams::{HeldLeases, release_rest};
+use super::streams::{release_rest, store_moved};
 use super::tail::TailSegment;
 use super::write_connection::{WriteConnection, execute};
 use crate::appending::{AppendRequest, Condition, answer_all};
 use crate::contract::{AppendResult, EventStoreError};
-use crate::delivery::{CommittedBatch, Delivery};
+use crate::delivery::{CommittedBatch, Delivery, HeldLeases};
 use crate::payload::PreparedBatch;
 use crate::selection::{self, ContextVersions, KnownVersion, now_in_micros};
 
@@ -214,7 +214,7 @@ impl Writer {
         let decided = decided.unwrap_or_else(|bug| Err(CommitError::Request(bug)));
         let decided = decided.and_then(|decided| {
             let appends = decided.verdicts.iter().any(Result::is_ok);
-            let cursors = appends.then(|| self.leases.store_moved(&connection));
+            let cursors = appends.then(|| store_moved(&self.leases, &connection));
             let committed = execute(&connection, "COMMIT").map_err(CommitError::Commit);
             if let Some(cursors) = cursors {
                 cursors.end(committed.is_ok());

@@ -2,7 +2,7 @@
 //! commits of others, for which a poll is the truth and a notification a hint.
 
 mod batches;
-mod held;
+mod leases;
 mod watcher;
 
 pub(super) use self::watcher::notify;
@@ -12,16 +12,18 @@ use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
-use self::held::HeldLeases;
+use self::leases::PostgresLeases;
 use self::watcher::Watched;
 use super::backend::{Backend, Result, no_row};
 use crate::contract::{DurableStreamInfo, EventStoreError};
-use crate::delivery::{BatchPage, BatchRequest, Delivery, LeaseRequest, LogSource, Reply, Taken};
+use crate::delivery::{
+    BatchPage, BatchRequest, Delivery, LeaseRequest, Left, LogSource, Reply, Taken,
+};
 use crate::payload::{canonical_filters, filters_to_query};
 
 pub(super) struct PostgresStreams {
     backend: Arc<Backend>,
-    leases: Arc<HeldLeases>,
+    leases: Arc<PostgresLeases>,
     delivery: OnceLock<Weak<Delivery>>,
     watched: Watched,
     poll_interval: Duration,
@@ -29,8 +31,7 @@ pub(super) struct PostgresStreams {
 }
 
 impl PostgresStreams {
-    /// `upkeep` has a connection of its own, for signs of life and cursors: a pool whose connections are all
-    /// in use must not cost this store its leases.
+    /// `upkeep`: for leases, see [`PostgresLeases`].
     pub(super) fn new(
         backend: Arc<Backend>,
         upkeep: &Arc<Backend>,
@@ -38,7 +39,7 @@ impl PostgresStreams {
     ) -> (Arc<Self>, Arc<Delivery>) {
         let watched = Watched::default();
         let streams = Arc::new_cyclic(|this| Self {
-            leases: Arc::new(HeldLeases::new(upkeep.clone(), watched.clone())),
+            leases: PostgresLeases::new(upkeep.clone(), watched.clone()),
             backend,
             delivery: OnceLock::new(),
             watched,
@@ -74,7 +75,7 @@ impl PostgresStreams {
         let name = name.to_owned();
         self.answer(reply, async move {
             let _turn = leases.alone_with(&name).await;
-            let mine = leases.holds(&name);
+            let mine = leases.held.holds(&name);
             let position = after.map(|after| after.min(i64::MAX as u64) as i64);
             let (rows, maybe_done) = backend
                 .ask_again(
@@ -107,7 +108,7 @@ impl PostgresStreams {
 /// Takes a lease; what there is to be compared is compared here, as filters may be written in many ways.
 async fn take_lease(
     backend: Arc<Backend>,
-    leases: Arc<HeldLeases>,
+    leases: Arc<PostgresLeases>,
     request: LeaseRequest,
 ) -> Result<Taken> {
     let LeaseRequest { name, query, lost } = request;
@@ -116,7 +117,7 @@ async fn take_lease(
     let _turn = leases.alone_with(&name).await;
     leases.release_late(&name).await?;
     loop {
-        let mine = leases.holds(&name);
+        let mine = leases.held.holds(&name);
         let row = backend
             .ask_one(
                 &backend.statements.take_lease,
@@ -132,8 +133,9 @@ async fn take_lease(
         match row.get::<_, &str>(0) {
             "taken" => {
                 let (fencing, position) = (row.get(2), row.get::<_, i64>(3) as u64);
+                let taken = Left { fencing, position };
                 return Ok(Taken {
-                    lease: leases.keep(name, fencing, position, lost),
+                    lease: leases.held.keep(name, taken, lost, leases.this.clone()),
                     position,
                     head: row.get::<_, i64>(4) as u64,
                 });
@@ -203,7 +205,7 @@ impl LogSource for PostgresStreams {
                     let name: String = row.get(0);
                     let owner: Option<i64> = row.get(3);
                     let active = if owner == Some(backend.store) {
-                        leases.holds(&name)
+                        leases.held.holds(&name)
                     } else {
                         row.get::<_, Option<bool>>(4).unwrap_or(false)
                     };

@@ -124,9 +124,9 @@ impl PostgresStreams {
     /// Stores cursors and gives signs of life.
     async fn keep(self: Arc<Self>) {
         let mut touched = None;
-        let unreleased = || self.leases.has_unreleased();
+        let unreleased = || self.leases.held.has_unreleased();
         while self.watched.until_busy(unreleased).await {
-            if self.leases.has_moved()
+            if self.leases.held.has_moved()
                 && let Err(error) = self.leases.store_moved().await
             {
                 tracing::warn!(%error, "the cursors of durable streams could not be stored");

@@ -18,7 +18,7 @@ use rusqlite::Connection;
 use self::leases::TakenRow;
 use self::reading::StreamReads;
 use self::watcher::{Watched, Watcher};
-use super::database::Database;
+use super::database::{Database, is_replaced};
 use super::failure::Result;
 use super::reader_pool::ReaderPool;
 use super::readers::{ReadJob, Shared};
@@ -26,9 +26,12 @@ use super::snapshot::LogSnapshot;
 use super::write_connection::without_flush;
 use super::writer::Maintenance;
 use crate::contract::{DurableStreamInfo, EventStoreError};
-use crate::delivery::{BatchPage, BatchRequest, Delivery, LeaseRequest, LogSource, Reply, Taken};
+use crate::delivery::{
+    BatchPage, BatchRequest, Delivery, HeldLeases, LeaseKeeper, LeaseRequest, Left, LogSource,
+    Reply, Taken, draw_owner,
+};
 
-pub(super) use self::held::HeldLeases;
+pub(super) use self::held::store_moved;
 
 /// The side of the store that streams see.
 pub(super) struct SqliteStreams {
@@ -57,7 +60,7 @@ impl SqliteStreams {
     ) -> (Arc<Self>, Arc<Delivery>) {
         let streams = Arc::new_cyclic(|this| Self {
             reads: StreamReads::new(readers, shared.clone(), count.saturating_sub(1).max(1)),
-            leases: Arc::new(HeldLeases::new()),
+            leases: Arc::new(HeldLeases::new(draw_owner())),
             writer: Mutex::default(),
             read_only: shared.database.options.read_only,
             synchronous: shared.database.synchronous(),
@@ -156,7 +159,7 @@ impl SqliteStreams {
             move |connection| {
                 let mut stored = None;
                 let result = without_flush(connection, usual, |connection| {
-                    stored = Some(leases.store_moved(connection));
+                    stored = Some(store_moved(&leases, connection));
                     Ok(())
                 });
                 if let Some(stored) = stored {
@@ -185,7 +188,7 @@ impl SqliteStreams {
                 let silent = leases::has_been_silent(connection, owner)?;
                 leases::touch(connection, owner)?;
                 if silent {
-                    leases.check(connection)?;
+                    held::check(&leases, connection)?;
                 }
                 Ok(())
             },
@@ -204,7 +207,7 @@ pub(super) fn release_rest(leases: &HeldLeases, connection: &Connection) -> Resu
     if leases.is_empty() && !leases.has_unreleased() {
         return Ok(());
     }
-    leases.store_moved(connection).end(true);
+    store_moved(leases, connection).end(true);
     leases::release_all(connection, leases.owner)
 }
 
@@ -224,6 +227,30 @@ impl<T> Drop for Answer<T> {
         if let Some(reply) = self.0.take() {
             reply(Err(EventStoreError::StoreClosed));
         }
+    }
+}
+
+impl LeaseKeeper for SqliteStreams {
+    fn store_soon(&self) {
+        self.store_cursors();
+    }
+
+    fn give_back(&self, name: &Arc<str>, left: Left, reply: Reply<bool>) {
+        let (name, owner) = (name.clone(), self.leases.owner);
+        let Left { fencing, position } = left;
+        self.write(
+            move |connection| leases::release(connection, owner, &name, fencing, position),
+            reply,
+        );
+    }
+
+    fn is_final(&self, error: &EventStoreError) -> bool {
+        // Nobody will find what is written to a file that was replaced.
+        is_replaced(error)
+    }
+
+    fn has_unreleased(&self) {
+        self.watched.wake();
     }
 }
 
@@ -260,15 +287,22 @@ impl LogSource for SqliteStreams {
                 let mine = leases.holds(&name);
                 leases::refuse_taken(connection, owner, mine, &name, &query)?;
                 without_flush(connection, usual, |connection| {
-                    leases.release_late(connection, &name)?;
+                    held::release_late(&leases, connection, &name)?;
                     leases::take(connection, owner, mine, &name, &query)
                 })
             },
             Box::new(move |row: Result<TakenRow>| {
-                reply(row.map(|row| Taken {
-                    lease: keep.keep(key, row.fencing, row.position, lost, this),
-                    position: row.position,
-                    head: row.head,
+                reply(row.map(|row| {
+                    let TakenRow {
+                        fencing,
+                        position,
+                        head,
+                    } = row;
+                    Taken {
+                        lease: keep.keep(key, Left { fencing, position }, lost, this),
+                        position,
+                        head,
+                    }
                 }));
             }),
         );

@@ -1,0 +1,167 @@
+//! The leases of a store on the server, by a connection of its own: a pool whose connections are all in use
+//! must not cost a store its leases.
+
+use std::sync::{Arc, Weak};
+
+use tokio::sync::{Mutex, MutexGuard};
+use tokio_postgres::types::{ToSql, Type};
+
+use super::watcher::Watched;
+use crate::contract::EventStoreError;
+use crate::delivery::{HeldLeases, LeaseKeeper, Left, Moved, Reply};
+use crate::postgres::backend::{Backend, Result};
+
+/// Names that are asked for at once, at most.
+const TURNS: usize = 64;
+
+pub(super) struct PostgresLeases {
+    backend: Arc<Backend>,
+    pub(super) held: Arc<HeldLeases>,
+    /// See [`alone_with`](Self::alone_with).
+    turns: [Mutex<()>; TURNS],
+    watched: Watched,
+    pub(super) this: Weak<Self>,
+}
+
+impl PostgresLeases {
+    pub(super) fn new(backend: Arc<Backend>, watched: Watched) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            held: Arc::new(HeldLeases::new(backend.store)),
+            backend,
+            turns: std::array::from_fn(|_| Mutex::default()),
+            watched,
+            this: this.clone(),
+        })
+    }
+
+    /// Waits for a turn to ask the server for a name: between the server's yes and the time when this store
+    /// knows of it, the server can't tell whether this store runs the stream.
+    pub(super) async fn alone_with(&self, name: &str) -> MutexGuard<'_, ()> {
+        let hash = xxhash_rust::xxh3::xxh3_64(name.as_bytes());
+        self.turns[hash as usize % TURNS].lock().await
+    }
+
+    /// Gives this lease back, if that is still to be done, before it is taken anew.
+    pub(super) async fn release_late(&self, name: &str) -> Result<()> {
+        match self.held.unreleased(name) {
+            Some(left) => self.release(name, left).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// `false`: it is somebody else's.
+    async fn release(&self, name: &str, left: Left) -> Result<bool> {
+        let Left { fencing, position } = left;
+        let statement = &self.backend.statements.release;
+        let others = self
+            .ask(statement, &[name], &[fencing], &[position as i64])
+            .await?;
+        Ok(others.is_empty())
+    }
+
+    /// Stores the cursors that have moved, and gives back what was not given back.
+    pub(super) async fn store_moved(&self) -> Result<()> {
+        let Moved { leases, unreleased } = self.held.take_moved();
+        let (mut names, mut fencings, mut positions) = (Vec::new(), Vec::new(), Vec::new());
+        for lease in &leases {
+            if let Some(position) = lease.cursor() {
+                names.push(lease.name());
+                fencings.push(lease.fencing());
+                positions.push(position as i64);
+            }
+        }
+        let statement = &self.backend.statements.store_cursors;
+        match self.ask(statement, &names, &fencings, &positions).await {
+            Ok(lost) => {
+                for lease in leases {
+                    if lost.iter().any(|name| name == lease.name()) {
+                        lease.lose();
+                    }
+                }
+            }
+            Err(error) => {
+                self.held.put_back(leases);
+                return Err(error);
+            }
+        }
+        for (name, left) in unreleased {
+            self.release(&name, left).await?;
+            self.held.taken_back(&name, left);
+        }
+        Ok(())
+    }
+
+    /// Runs a statement on leases; it returns the names of those that are somebody else's.
+    async fn ask(
+        &self,
+        statement: &str,
+        names: &[&str],
+        fencings: &[i64],
+        positions: &[i64],
+    ) -> Result<Vec<String>> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let arguments: [(&(dyn ToSql + Sync), Type); 4] = [
+            (&names, Type::TEXT_ARRAY),
+            (&fencings, Type::INT8_ARRAY),
+            (&positions, Type::INT8_ARRAY),
+            (&self.backend.store, Type::INT8),
+        ];
+        let rows = self.backend.ask(statement, &arguments).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Gives a sign of life; after a long silence also looks whether the leases are still its own.
+    pub(super) async fn touch(&self) -> Result<()> {
+        let backend = &self.backend;
+        let row = backend
+            .ask_one(&backend.statements.touch, &[(&backend.store, Type::INT8)])
+            .await?;
+        let held = self.held.all();
+        if !row.get::<_, bool>(0) || held.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = held.iter().map(|lease| lease.name()).collect();
+        let fencings: Vec<i64> = held.iter().map(|lease| lease.fencing()).collect();
+        let arguments: [(&(dyn ToSql + Sync), Type); 3] = [
+            (&names, Type::TEXT_ARRAY),
+            (&fencings, Type::INT8_ARRAY),
+            (&backend.store, Type::INT8),
+        ];
+        let rows = backend
+            .ask(&backend.statements.lost_leases, &arguments)
+            .await?;
+        for row in &rows {
+            let lost: &str = row.get(0);
+            held.iter()
+                .filter(|lease| lease.name() == lost)
+                .for_each(|lease| lease.lose());
+        }
+        Ok(())
+    }
+}
+
+impl LeaseKeeper for PostgresLeases {
+    fn store_soon(&self) {
+        self.watched.wake();
+    }
+
+    fn give_back(&self, name: &Arc<str>, left: Left, reply: Reply<bool>) {
+        let Some(this) = self.this.upgrade() else {
+            return reply(Err(EventStoreError::StoreClosed));
+        };
+        let name = name.clone();
+        self.backend
+            .runtime
+            .spawn(async move { reply(this.release(&name, left).await) });
+    }
+
+    fn is_final(&self, _: &EventStoreError) -> bool {
+        false
+    }
+
+    fn has_unreleased(&self) {
+        self.watched.wake();
+    }
+}
