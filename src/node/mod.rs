@@ -15,6 +15,7 @@ mod stream;
 mod streams;
 
 use crate::contract::EventStoreError;
+use crate::payload::{CompiledQuery, PreparedBatch};
 
 /// An error for JavaScript: the code becomes its `code` property.
 type Failure = napi::Error<&'static str>;
@@ -31,4 +32,18 @@ fn optional(number: Option<u64>) -> f64 {
 /// The counterpart of [`optional`]. A number beyond every sequence number is one all the same.
 fn from_optional(number: f64) -> Option<u64> {
     (number >= 0.0).then_some(number as u64)
+}
+
+/// A batch, and with filters the context and the version that it has to have.
+type Append = (PreparedBatch, Option<(CompiledQuery, Option<u64>)>);
+
+/// Checks the arguments of an append.
+fn append_of(
+    events: &str,
+    filters: Option<&str>,
+    expected: f64,
+) -> Result<Append, EventStoreError> {
+    let batch = PreparedBatch::from_json(events)?;
+    let query = filters.map(CompiledQuery::from_json).transpose()?;
+    Ok((batch, query.map(|query| (query, from_optional(expected)))))
 }

@@ -6,12 +6,12 @@ use napi::Env;
 use napi::bindgen_prelude::Function;
 use napi_derive::napi;
 
+use super::append_of;
 use super::completions::{Answer, Answers, Completions};
-use super::from_optional;
 use super::page::{PageOptions, TextSink};
 use super::streams::NativeStreams;
 use crate::contract::{AppendResult, EventStoreError};
-use crate::payload::{CompiledQuery, PreparedBatch};
+use crate::payload::CompiledQuery;
 use crate::postgres::{PostgresStore, PostgresStoreOptions, TlsOptions};
 use crate::runtime::CONNECTIONS;
 use crate::selection::PAGE_BYTES;
@@ -130,15 +130,7 @@ impl NativePostgresStore {
         let reply = move |verdict: Result<AppendResult, EventStoreError>| {
             completions.push(id, Answer::of_append(verdict));
         };
-        let prepared = PreparedBatch::from_json(&events).and_then(|batch| {
-            let condition = match filters {
-                Some(filters) => {
-                    Some((CompiledQuery::from_json(&filters)?, from_optional(expected)))
-                }
-                None => None,
-            };
-            Ok((batch, condition))
-        });
+        let prepared = append_of(&events, filters.as_deref(), expected);
         match (prepared, self.store.get()) {
             (Ok((batch, condition)), Some(store)) => store.submit_append(batch, condition, reply),
             (Ok(_), None) => reply(Err(EventStoreError::StoreClosed)),

@@ -2,7 +2,7 @@
 
 use tokio_postgres::types::{FromSql, Type};
 
-use super::backend::{Backend, Result};
+use super::backend::{Backend, Result, no_row};
 use super::plan::{Plan, Selection};
 use crate::contract::EventStoreError;
 use crate::payload::CompiledQuery;
@@ -12,6 +12,8 @@ use crate::selection::{PageEnd, PageRequest, Row, RowSink, Span};
 const MOST_ROWS: usize = 1_000;
 /// The most bytes of payloads of one answer, roughly.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
+/// The kind of the row of `factstr_page` that is the newest candidate.
+const NEWEST_ROW: i16 = 2;
 /// Candidates for the newest match after the first one was none.
 const FEW_ROWS: usize = 32;
 
@@ -36,6 +38,22 @@ impl FromSql<'_> for Micros {
 
     fn accepts(kind: &Type) -> bool {
         *kind == Type::TIMESTAMPTZ
+    }
+}
+
+/// How many bytes a text has, without reading it.
+struct Length(usize);
+
+impl FromSql<'_> for Length {
+    fn from_sql(
+        _: &Type,
+        raw: &[u8],
+    ) -> std::result::Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(raw.len()))
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        *kind == Type::TEXT
     }
 }
 
@@ -96,7 +114,7 @@ async fn ask(backend: &Backend, plan: &Plan, ask: Ask) -> Result<Candidates> {
     let (after, through) = (number(span.after), number(span.through));
     let (max_rows, max_bytes) = (max_rows.min(MOST_ROWS), max_bytes.min(MOST_BYTES));
     let (most_rows, most_bytes) = (max_rows as i32, max_bytes as i64);
-    let mut rows = backend
+    let answer = backend
         .ask(
             &backend.statements.page,
             &[
@@ -112,38 +130,17 @@ async fn ask(backend: &Backend, plan: &Plan, ask: Ask) -> Result<Candidates> {
             ],
         )
         .await?;
-    let mut newest = Newest::NotAsked;
-    let (mut head, mut known) = (0, None);
-    let mut bytes = 0;
-    let mut failure = None;
-    let mut count = 0;
-    rows.retain(|row| match row.try_get::<_, i16>(0) {
-        Ok(0) => {
-            head = row.get::<_, i64>(1) as u64;
-            known = row.get::<_, Option<i64>>(2).map(|known| known as u64);
-            false
-        }
-        Ok(_) => true,
-        Err(error) => {
-            failure.get_or_insert(not_understood(&error));
-            false
-        }
-    });
-    if let Some(failure) = failure {
-        return Err(failure);
-    }
-    if rows.last().is_some_and(|row| row.get::<_, i16>(0) == 2)
-        && let Some(row) = rows.pop()
-    {
-        newest = match row.get::<_, Option<&str>>(4) {
-            Some(_) => Newest::Row(row),
-            None => Newest::NoneAfter(row.get::<_, i64>(1) as u64),
-        };
-    }
-    for row in &rows {
-        count += 1;
-        bytes += event_of(row)?.payload.len();
-    }
+    let mut answer = answer.into_iter();
+    let header = answer.next().ok_or_else(no_row)?;
+    let head = header.get::<_, i64>(1) as u64;
+    let known = header.get::<_, Option<i64>>(2).map(|known| known as u64);
+    let mut rows: Vec<_> = answer.collect();
+    let newest = match rows.pop_if(|row| row.get::<_, i16>(0) == NEWEST_ROW) {
+        None => Newest::NotAsked,
+        Some(row) if row.get::<_, Option<&str>>(4).is_some() => Newest::Row(row),
+        Some(row) => Newest::NoneAfter(row.get::<_, i64>(1) as u64),
+    };
+    let bytes: usize = rows.iter().map(|row| row.get::<_, Length>(5).0).sum();
     let last = rows.last().map(|row| row.get::<_, i64>(1) as u64);
     let end = if span.backwards {
         span.after
@@ -151,7 +148,7 @@ async fn ask(backend: &Backend, plan: &Plan, ask: Ask) -> Result<Candidates> {
         span.through.min(head)
     };
     // Cut by size, or (where every event is a candidate) by number, the answer ends with its last row.
-    let cut = bytes >= max_bytes || (known.is_none() && count >= max_rows);
+    let cut = bytes >= max_bytes || (known.is_none() && rows.len() >= max_rows);
     let reached = match last {
         Some(last) if cut && span.backwards => last - 1,
         Some(last) if cut => last,

@@ -28,9 +28,9 @@ const ATTEMPTS: usize = 5;
 const WRONG_ISOLATION: &str = "FS001";
 
 pub(super) struct Writer {
-    pub(super) backend: Arc<Backend>,
-    pub(super) delivery: Arc<Delivery>,
-    pub(super) appends: mpsc::UnboundedReceiver<Vec<AppendRequest>>,
+    backend: Arc<Backend>,
+    delivery: Arc<Delivery>,
+    appends: mpsc::UnboundedReceiver<Vec<AppendRequest>>,
     /// Taken from the queue, and not committed yet.
     waiting: VecDeque<AppendRequest>,
     connection: Option<Connection>,
@@ -181,8 +181,9 @@ impl Writer {
                     let replicated = !connection.not_replicated.load(Ordering::SeqCst);
                     self.connection = Some(connection);
                     return match outcome {
-                        Ok((outcome, listened)) if replicated => {
-                            self.listened = listened.unwrap_or(self.listened);
+                        Ok(outcome) if replicated => {
+                            // In most groups it is not looked for.
+                            self.listened = row.get::<_, Option<bool>>(3).unwrap_or(self.listened);
                             if self.listened {
                                 self.committed.notify_one();
                             }
@@ -264,7 +265,7 @@ impl Writer {
             return Ok(Ok(None));
         }
         Ok(if replicated {
-            Outcome::settled(row).map(Some)
+            Outcome::of(row).map(Some)
         } else {
             Err(not_replicated())
         })
@@ -325,22 +326,8 @@ fn not_replicated() -> EventStoreError {
 }
 
 impl Outcome {
-    /// Also whether other stores listen, if that was looked for.
-    fn of(row: &Row) -> Result<(Self, Option<bool>), EventStoreError> {
-        let read = || -> Result<(Self, Option<bool>), tokio_postgres::Error> {
-            let outcome = Self {
-                head: row.try_get(0)?,
-                occurred_at: row.try_get::<_, Micros>(1)?.0,
-                verdicts: row.try_get(2)?,
-            };
-            Ok((outcome, row.try_get(3)?))
-        };
-        read().map_err(|error| {
-            EventStoreError::OutcomeUnknown(format!("the answer can't be understood: {error}"))
-        })
-    }
-
-    fn settled(row: &Row) -> Result<Self, EventStoreError> {
+    /// An answer of `factstr_append` or `factstr_settle`.
+    fn of(row: &Row) -> Result<Self, EventStoreError> {
         let read = || -> Result<Self, tokio_postgres::Error> {
             Ok(Self {
                 head: row.try_get(0)?,
