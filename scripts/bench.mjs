@@ -2,8 +2,8 @@ import { join } from 'node:path'
 
 import { isInstalled, main, root, run, setUp } from './setup.mjs'
 
-/** The study of the PostgreSQL store's index, which is no part of the report. */
-const STUDY = 'postgres-indexes'
+/** Studies of the PostgreSQL store, which are no part of the report. */
+const STUDIES = ['postgres-indexes', 'postgres-sizes']
 
 main(() => {
   setUp()
@@ -12,10 +12,10 @@ main(() => {
     run('Installing what is compared with', 'npm', ['ci', '--no-audit', '--no-fund'], { cwd })
   }
   const args = process.argv.slice(2)
-  const isStudy = args.includes(STUDY)
+  const study = STUDIES.find((each) => args.includes(each))
   run('Measuring', process.execPath, [
     '--expose-gc',
-    isStudy ? `benchmarks/${STUDY}.mjs` : 'benchmarks/run.mjs',
-    ...args.filter((each) => each !== STUDY)
+    study ? `benchmarks/${study}.mjs` : 'benchmarks/run.mjs',
+    ...args.filter((each) => each !== study)
   ])
 })
