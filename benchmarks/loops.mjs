@@ -1,7 +1,6 @@
 // The work that an application does all day: read a context, decide, append if nothing has changed.
 
 import { event } from './events.mjs'
-import { now } from './measure.mjs'
 
 export const contextOf = (item) => ({ filters: [{ payload_predicates: [{ item_id: item }] }] })
 
@@ -29,15 +28,4 @@ export function wanderingNumbers(items, start = 0) {
 export function wandering(items, start) {
   const next = wanderingNumbers(items, start)
   return () => `item-${next()}`
-}
-
-/** Keeps `count` callers at work for some seconds; returns how often per second a step was `true`. */
-export async function lanes(count, seconds, step) {
-  const start = now()
-  let done = 0
-  const lane = async (which) => {
-    while (now() - start < seconds) if (await step(which)) done++
-  }
-  await Promise.all(Array.from({ length: count }, (_, which) => lane(which)))
-  return done / (now() - start)
 }

@@ -1,82 +1,101 @@
-// Figures: how they are taken, and how they are told.
+// How figures are taken.
 
 import * as fs from 'node:fs'
 import { join } from 'node:path'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 
-export const rows = []
-
-export const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]
-export const percentile = (values, p) =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length * p)]
-export const number = (value) =>
-  value >= 100 || Number.isInteger(value)
-    ? Math.round(value).toLocaleString('en')
-    : value.toPrecision(3)
 export const now = () => performance.now() / 1000
+const sorted = (values) => [...values].sort((a, b) => a - b)
+export const median = (values) => sorted(values)[Math.floor(values.length / 2)]
+export const percentile = (values, p) => sorted(values)[Math.floor(values.length * p)]
 
-export function report(what, { ours, theirs = '', ratio, target, met }) {
-  const row = { what, ours, theirs, ratio: ratio === undefined ? '' : number(ratio), target, met }
-  rows.push(row)
-  console.log(line(row))
+/** Quantiles of a distribution that is plotted. */
+const QUANTILES = [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999]
+
+function distribution(values) {
+  const all = sorted(values)
+  return Object.fromEntries(QUANTILES.map((p) => [p, all[Math.floor(all.length * p)]]))
 }
 
-export function line({ what, ours, theirs, ratio, target, met }) {
-  const verdict = met === undefined ? '' : met ? 'yes' : '**no**'
-  return `| ${what} | ${ours} | ${theirs} | ${ratio} | ${target ?? ''} | ${verdict} |`
-}
-
-/** Runs `work` over and over for some seconds; returns how often per second. */
-export async function rate(work, seconds) {
+/**
+ * Keeps `callers` at work for some seconds; `step(which)` is one operation, `false` (or a promise of it) if it came to
+ * nothing. `rate`: of those that came to something, per second; `latency`: quantiles of an operation's
+ * microseconds; `loopDelay`: p99 of the event loop's delay in milliseconds, 1 ms of the timer's included.
+ */
+export async function sample(step, { callers = 1, seconds }) {
+  const delay = monitorEventLoopDelay({ resolution: 1 })
+  const times = []
+  delay.enable()
   const start = now()
-  let count = 0
-  while (now() - start < seconds) count += (await work()) ?? 1
-  return count / (now() - start)
-}
-
-/** Interleaved, so that noise of the machine meets both; medians of the rounds. */
-export async function versus(ours, theirs, { rounds, seconds }) {
-  const results = { ours: [], theirs: [] }
-  for (let round = 0; round < rounds; round++) {
-    results.ours.push(await rate(ours, seconds))
-    results.theirs.push(await rate(theirs, seconds))
+  const lane = async (which) => {
+    while (now() - start < seconds) {
+      const since = performance.now()
+      if ((await step(which)) !== false) times.push((performance.now() - since) * 1000)
+    }
   }
-  return { ours: median(results.ours), theirs: median(results.theirs) }
-}
-
-/** The same for any number of sides, each of which tells its own rate: `{ name: median }`. */
-export async function interleaved(sides, rounds) {
-  const results = Object.fromEntries(Object.keys(sides).map((name) => [name, []]))
-  for (let round = 0; round < rounds; round++) {
-    for (const [name, measure] of Object.entries(sides)) results[name].push(await measure(round))
+  await Promise.all(Array.from({ length: callers }, (_, which) => lane(which)))
+  const took = now() - start
+  delay.disable()
+  return {
+    rate: times.length / took,
+    latency: distribution(times),
+    // The timer that never ran was late by all the time that there was.
+    loopDelay: delay.count > 0 ? delay.percentile(99) / 1e6 : took * 1000
   }
-  return Object.fromEntries(Object.entries(results).map(([name, all]) => [name, median(all)]))
 }
 
+/** Middle, least and most of several samples of one side. */
+function summary(samples) {
+  const rates = sorted(samples.map(({ rate }) => rate))
+  const middle = samples.find(({ rate }) => rate === rates[Math.floor(rates.length / 2)])
+  const delays = samples.map(({ loopDelay }) => loopDelay).filter((each) => each !== undefined)
+  return {
+    rate: middle.rate,
+    least: rates[0],
+    most: rates.at(-1),
+    latency: middle.latency,
+    loopDelay: delays.length > 0 ? Math.max(...delays) : undefined
+  }
+}
+
+/**
+ * Samples all sides in turns, so that noise of the machine meets each of them, after a short turn of
+ * each that does not count. `sides`: `{ name: measure({ seconds }) }`; resolves to `{ name: summary }`.
+ */
+export async function interleaved(sides, { rounds, seconds }) {
+  const samples = new Map(Object.keys(sides).map((name) => [name, []]))
+  for (const measure of Object.values(sides)) await measure({ seconds: seconds / 5 })
+  for (let round = 0; round < rounds; round++) {
+    for (const [name, measure] of Object.entries(sides)) {
+      samples.get(name).push(await measure({ seconds }))
+    }
+  }
+  return Object.fromEntries([...samples].map(([name, all]) => [name, summary(all)]))
+}
+
+/** Of 200 writes of 4 KiB to a file in `folder`: microseconds. */
 export function fsyncLatency(folder) {
   const path = join(folder, 'fsync')
   const file = fs.openSync(path, 'w')
   const times = []
   for (let n = 0; n < 200; n++) {
     fs.writeSync(file, Buffer.alloc(4096))
-    const start = now()
+    const start = performance.now()
     fs.fsyncSync(file)
-    times.push(now() - start)
+    times.push((performance.now() - start) * 1000)
   }
   fs.closeSync(file)
   fs.rmSync(path)
-  return `p50 ${number(median(times) * 1e6)} µs, p99 ${number(percentile(times, 0.99) * 1e6)} µs`
+  return { p50: median(times), p99: percentile(times, 0.99) }
 }
 
-export function reportVersus(what, { ours, theirs }, least) {
-  const ratio = ours / theirs
-  const both = { ours: `${number(ours)}/s`, theirs: `${number(theirs)}/s` }
-  const target = least === undefined ? undefined : `≥ ${least}`
-  report(what, { ...both, ratio, target, met: least === undefined ? undefined : ratio >= least })
-}
-
-/** A row whose figure has to be below (`most`) or above (`least`) a target, in its own unit. */
-export function reportBound(what, text, value, { least, most, unit }) {
-  const met = least === undefined ? value < most : value >= least
-  const target = least === undefined ? `< ${number(most)} ${unit}` : `≥ ${number(least)}${unit}`
-  report(what, { ours: text, target, met })
+/** Samples the resident memory while `work` runs: by how many megabytes it grew at most. */
+export async function grownBy(work) {
+  globalThis.gc?.()
+  const before = process.memoryUsage.rss()
+  let peak = before
+  const look = () => (peak = Math.max(peak, process.memoryUsage.rss()))
+  const result = await work(look)
+  look()
+  return { result, megabytes: (peak - before) / 1e6 }
 }

@@ -14,8 +14,9 @@ import { parseArgs } from 'node:util'
 
 import { growing, unrelated } from './events.mjs'
 import { wanderingNumbers } from './loops.mjs'
-import { median, now, number } from './measure.mjs'
-import { openServer } from './postgres/server.mjs'
+import { median, now } from './measure.mjs'
+import { number } from './report.mjs'
+import { openServer } from './server.mjs'
 
 const { values: args } = parseArgs({ options: { quick: { type: 'boolean', default: false } } })
 const SIZES = [200_000, 1_000_000].map((size) => (args.quick ? size / 10 : size))

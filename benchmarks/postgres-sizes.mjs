@@ -6,8 +6,8 @@ import { parseArgs } from 'node:util'
 
 import { FactstrPostgresStore } from '../index.js'
 import { batches, event, itemsOf } from './events.mjs'
-import { number } from './measure.mjs'
-import { openServer } from './postgres/server.mjs'
+import { number } from './report.mjs'
+import { openServer } from './server.mjs'
 
 const { values: args } = parseArgs({ options: { quick: { type: 'boolean', default: false } } })
 const COUNT = args.quick ? 10_000 : 100_000

@@ -7,9 +7,11 @@ const STUDIES = ['postgres-indexes', 'postgres-sizes']
 
 main(() => {
   setUp()
-  const cwd = join(root, 'benchmarks')
-  if (!isInstalled(cwd)) {
-    run('Installing what is compared with', 'npm', ['ci', '--no-audit', '--no-fund'], { cwd })
+  for (const folder of ['benchmarks', 'benchmarks/emmett-sqlite']) {
+    const cwd = join(root, folder)
+    if (!isInstalled(cwd)) {
+      run('Installing what is compared with', 'npm', ['ci', '--no-audit', '--no-fund'], { cwd })
+    }
   }
   const args = process.argv.slice(2)
   const study = STUDIES.find((each) => args.includes(each))

@@ -5,8 +5,8 @@ import { randomBytes } from 'node:crypto'
 
 import pg from 'pg'
 
-import { startPostgres } from '../../scripts/postgres/server.mjs'
-import { fsyncLatency } from '../measure.mjs'
+import { startPostgres } from '../scripts/postgres/server.mjs'
+import { fsyncLatency } from './measure.mjs'
 
 /** Told with the figures. */
 const TOLD = [
@@ -22,43 +22,50 @@ const TOLD = [
   'max_connections'
 ]
 
-/** Tests make the server smaller than it is by default: here it is as `initdb` makes it. */
-const AS_INSTALLED = { shared_buffers: '128MB', max_connections: '100' }
+/**
+ * Tests make the server smaller than it is by default: here it is as `initdb` makes it, but that each side has
+ * a pool of its own.
+ */
+const AS_INSTALLED = { shared_buffers: '128MB', max_connections: '250' }
 
 /**
- * Resolves to `{ url, pool, header, settle, stop }`: the new database, a small pool on it, and lines
- * about the server.
+ * Resolves to `{ url, pool, database, fsync, header, settle, stop }`: a new database with a small pool on it,
+ * a function that makes another one, the latency of a flush where the data is, and lines about the server.
  */
 export async function openServer() {
   const given = process.env.FACTSTR_TEST_POSTGRES_URL
   const own = given ? undefined : await startPostgres({ settings: AS_INSTALLED })
   const serverUrl = given || own.url
-  const name = `factstr_bench_${randomBytes(6).toString('hex')}`
-  try {
+  const names = []
+  const pools = []
+  const database = async () => {
+    const name = `factstr_bench_${randomBytes(6).toString('hex')}`
     await once(serverUrl, `CREATE DATABASE ${name}`)
-  } catch (error) {
-    await own?.stop()
-    throw error
+    names.push(name)
+    const url = Object.assign(new URL(serverUrl), { pathname: `/${name}` }).href
+    const pool = new pg.Pool({ connectionString: url, max: 4 })
+    // A server that ends first is told by whoever needs it.
+    pool.on('error', () => {})
+    pools.push(pool)
+    return { url, pool, settle: () => settle(pool) }
   }
-  const url = Object.assign(new URL(serverUrl), { pathname: `/${name}` }).href
-  const pool = new pg.Pool({ connectionString: url, max: 4 })
-  // A server that ends first is told by whoever needs it.
-  pool.on('error', () => {})
-  return {
-    url,
-    pool,
-    header: [
-      ...(await about(pool)),
-      own
-        ? `fsync of 4 KiB in the folder of its data: ${fsyncLatency(own.folder)}`
-        : 'the server of FACTSTR_TEST_POSTGRES_URL: fsync latency unknown'
-    ],
-    settle: () => settle(pool),
-    async stop() {
-      await pool.end()
-      if (own) await own.stop()
-      else await once(serverUrl, `DROP DATABASE ${name} WITH (FORCE)`)
+  const stop = async () => {
+    for (const pool of pools) await pool.end()
+    if (own) await own.stop()
+    else for (const name of names) await once(serverUrl, `DROP DATABASE ${name} WITH (FORCE)`)
+  }
+  try {
+    const first = await database()
+    return {
+      ...first,
+      database,
+      fsync: () => (own ? fsyncLatency(own.folder) : undefined),
+      header: await about(first.pool),
+      stop
     }
+  } catch (error) {
+    await stop()
+    throw error
   }
 }
 

@@ -1,12 +1,13 @@
-// A process beside the one that measures, with a store of its own on the same schema.
+// A process beside the one that measures, with a store of its own on the same file or database.
 
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 
-import { FactstrPostgresStore } from '../../index.js'
-import { decide, lanes, wandering } from '../loops.mjs'
+import { decide, wandering } from './loops.mjs'
+import { sample } from './measure.mjs'
+import { openOurs } from './sides/ours.mjs'
 
 /** The end of this process that measures. */
 export class Worker {
@@ -14,12 +15,12 @@ export class Worker {
   #ended
 
   /** `which`: from 1, so that no two make the same items. */
-  static async start({ url, schema, items, which }) {
+  static async start({ kind, place, items, which }) {
     const worker = new Worker()
-    worker.#child = fork(fileURLToPath(import.meta.url), [
-      'work',
-      ...[url, schema, items, which].map(String)
-    ])
+    const settings = JSON.stringify({ kind, place, items, which })
+    // The place may have a password, which arguments would show to everybody.
+    const env = { ...process.env, FACTSTR_BENCH_WORKER: settings }
+    worker.#child = fork(fileURLToPath(import.meta.url), ['work'], { env })
     worker.#ended = once(worker.#child, 'exit')
     await worker.#answer()
     return worker
@@ -47,8 +48,8 @@ export class Worker {
 
 const COMMANDS = {
   /** Loops on distinct contexts; how many a second. */
-  async loops({ count, seconds }, { store, items, next, number }) {
-    return lanes(count, seconds, () => decide(store, next(), number(), items))
+  async loops({ callers, seconds }, { store, items, next, number }) {
+    return sample(() => decide(store, next(), number(), items), { callers, seconds })
   },
 
   /** Events one at a time, each with the time of its append. */
@@ -61,15 +62,10 @@ const COMMANDS = {
   }
 }
 
-async function work([url, schema, items, which]) {
-  const store = await FactstrPostgresStore.connect(url, { schema })
+async function work({ kind, place, items, which }) {
+  const store = await openOurs(kind, place)
   let n = which * 1e9
-  const own = {
-    store,
-    items: Number(items),
-    next: wandering(Number(items), which * 1013),
-    number: () => n++
-  }
+  const own = { store, items, next: wandering(items, which * 1013), number: () => n++ }
   process.on('message', async ({ command, ...options }) => {
     process.send({ value: await COMMANDS[command](options, own) })
   })
@@ -77,4 +73,4 @@ async function work([url, schema, items, which]) {
   process.send({})
 }
 
-if (process.argv[2] === 'work') await work(process.argv.slice(3))
+if (process.argv[2] === 'work') await work(JSON.parse(process.env.FACTSTR_BENCH_WORKER))
