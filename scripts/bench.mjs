@@ -2,8 +2,8 @@ import { join } from 'node:path'
 
 import { isInstalled, main, root, run, setUp } from './setup.mjs'
 
-/** Studies of the PostgreSQL store, which are no part of the report. */
-const STUDIES = ['postgres-indexes', 'postgres-sizes']
+/** Besides the report: studies of the PostgreSQL store, and putting the last report into the documents. */
+const OTHERS = ['postgres-indexes', 'postgres-sizes', 'publish']
 
 main(() => {
   setUp()
@@ -14,10 +14,10 @@ main(() => {
     }
   }
   const args = process.argv.slice(2)
-  const study = STUDIES.find((each) => args.includes(each))
+  const other = OTHERS.find((each) => args.includes(each))
   run('Measuring', process.execPath, [
     '--expose-gc',
-    study ? `benchmarks/${study}.mjs` : 'benchmarks/run.mjs',
-    ...args.filter((each) => each !== study)
+    other ? `benchmarks/${other}.mjs` : 'benchmarks/run.mjs',
+    ...args.filter((each) => each !== other)
   ])
 })
