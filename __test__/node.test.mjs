@@ -54,6 +54,17 @@ describe.each(lasting)('a process with a $name store', ({ place }) => {
 })
 
 describe.each(stores)('the $name store', ({ create }) => {
+  test('lets the event loop turn while one call follows the other', async () => {
+    const store = create()
+    const turn = new AbortController()
+    setImmediate(() => turn.abort())
+    let calls = 0
+    while (!turn.signal.aborted && ++calls < 50_000) {
+      await store.append([event('called', { calls })])
+    }
+    expect(turn.signal.aborted).toBe(true)
+  })
+
   test('hands out a large result in turns of the event loop', async () => {
     const store = create()
     const payload = { text: 'x'.repeat(1000) }
@@ -90,4 +101,15 @@ describe.each(stores)('the $name store', ({ create }) => {
     // Together they are 17 MB.
     expect(turns).toBeGreaterThan(8)
   })
+})
+
+test('the memory store answers in the order of the calls, at once or with the next turn', async () => {
+  const store = new esm.FactstrMemoryStore()
+  const settled = []
+  const calls = Array.from({ length: 20_000 }, (_, call) => call)
+  await Promise.all(
+    calls.map((call) => store.append([event('called', { call })]).then(() => settled.push(call)))
+  )
+  expect(settled).toEqual(calls)
+  await store.close()
 })

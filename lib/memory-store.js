@@ -5,9 +5,12 @@ const { Failure } = require('./error.js')
 const { openPage } = require('./records.js')
 const { Store } = require('./store.js')
 const { Streams } = require('./streams.js')
-const { inTurn } = require('./turns.js')
+const { inTurn, isOverdue } = require('./turns.js')
 
-/** Answers at once; only the later pages of a long result wait for a turn of the event loop. */
+/**
+ * Works at once. Answers come at once, unless the event loop is due; later pages of a long result wait for its next
+ * turn.
+ */
 class MemoryBackend {
   closed = false
   #native = new NativeMemoryStore()
@@ -26,10 +29,10 @@ class MemoryBackend {
   page(filters, request) {
     const { after, before, backwards, maxRows, version } = request
     const take = () =>
-      answer(() => openPage(this.#native.page(filters, after, before, backwards, maxRows, version)))
-    if (before === -1) return take()
+      openPage(this.#native.page(filters, after, before, backwards, maxRows, version))
+    if (before === -1) return answer(take)
     return new Promise((resolve) => {
-      inTurn(() => resolve(take()))
+      inTurn(() => resolve(resultOf(take)))
     })
   }
 
@@ -68,6 +71,11 @@ class MemoryBackend {
 }
 
 function answer(ask) {
+  const result = resultOf(ask)
+  return isOverdue() ? new Promise((resolve) => inTurn(() => resolve(result))) : result
+}
+
+function resultOf(ask) {
   try {
     return ask()
   } catch (error) {

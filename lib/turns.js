@@ -53,4 +53,20 @@ function run() {
   }
 }
 
-module.exports = { inTurn }
+/** When the stores began to work in this turn. */
+let began
+
+/**
+ * Whether work that is done at once has taken so much of this turn that the event loop should turn
+ * before there is more of it: promises alone never let it.
+ */
+function isOverdue() {
+  if (began !== undefined) return performance.now() - began > TURN
+  began = performance.now()
+  setImmediate(() => {
+    began = undefined
+  }).unref()
+  return false
+}
+
+module.exports = { inTurn, isOverdue }

@@ -336,6 +336,55 @@ async fn functions_are_renewed_and_never_taken_back() {
     }
 }
 
+/// The schema's name stands in the functions: a log that ended gives its name to the next one.
+#[tokio::test]
+async fn a_renamed_schema_keeps_to_its_own_log() {
+    let database = Database::new("").await;
+    let client = database.client().await;
+    let options = |schema: &str| PostgresStoreOptions {
+        schema: schema.to_owned(),
+        ..PostgresStoreOptions::default()
+    };
+    let open = async |schema: &str| {
+        PostgresStore::connect_with(&database.url(), options(schema)).await
+    };
+    let old = open("log").await.unwrap();
+    old.append(note("old")).await.unwrap();
+    old.close().await.unwrap();
+    let rename = "ALTER SCHEMA log RENAME TO log_2025";
+    client.batch_execute(rename).await.unwrap();
+    let new = open("log").await.unwrap();
+    for what in ["new", "newer"] {
+        new.append(note(what)).await.unwrap();
+    }
+    let renamed = open("log_2025").await.unwrap();
+    renamed.append(note("still old")).await.unwrap();
+    let notes = async |store: &PostgresStore| {
+        let found = store.query(&EventQuery::all()).await.unwrap();
+        let records = found.event_records.iter();
+        records.map(|record| record.payload.clone()).collect::<Vec<_>>()
+    };
+    let expected = async |notes: &[&str]| {
+        notes.iter().map(|what| note(what)[0].payload.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(notes(&renamed).await, expected(&["old", "still old"]).await);
+    assert_eq!(notes(&new).await, expected(&["new", "newer"]).await);
+    renamed.close().await.unwrap();
+    new.close().await.unwrap();
+
+    // Functions of a newer release are not taken back to be made anew.
+    client
+        .batch_execute(
+            "ALTER SCHEMA log_2025 RENAME TO log_2026;
+             UPDATE log_2026.store_metadata SET value = '1000' WHERE key = 'functions_revision'",
+        )
+        .await
+        .unwrap();
+    let error = open("log_2026").await.unwrap_err();
+    assert_eq!(error.code(), "StoreFormatUnsupported", "{error}");
+    assert!(error.to_string().contains("log_2025"), "{error}");
+}
+
 #[tokio::test]
 async fn rights_on_the_schema_suffice() {
     // Nobody but its owner may create anything in the database.

@@ -20,7 +20,8 @@ use crate::payload::{filters_of_stored_query, stored_facets};
 
 /// The format that this version writes.
 const NEWEST: i64 = 2;
-/// The revision of the functions. To be raised with every change of theirs.
+/// The revision of the functions. To be raised with every change of theirs. They name their schema, so those of a
+/// schema that was renamed since are of no revision.
 const FUNCTIONS: i64 = 2;
 /// The oldest server, as `server_version_num`.
 const OLDEST_SERVER: i32 = 130_000;
@@ -184,7 +185,8 @@ async fn read_format(
     }
     let sql = statements.with_schema(
         "SELECT max(value::text) FILTER (WHERE key::text = 'store_format_version'),
-           max(value::text) FILTER (WHERE key::text = 'functions_revision')
+           max(value::text) FILTER (WHERE key::text = 'functions_revision'),
+           max(value::text) FILTER (WHERE key::text = 'functions_schema')
          FROM {schema}.store_metadata",
     );
     let rows = match client.query_typed(&sql, &[]).await {
@@ -215,10 +217,22 @@ async fn read_format(
         ))
         .into());
     }
-    Ok(Format::Known {
-        format,
-        functions: number(1).unwrap_or(0),
-    })
+    let mut functions = number(1).unwrap_or(0);
+    let made_for: Option<&str> = rows.first().and_then(|row| row.get(2));
+    if made_for != Some(schema) {
+        if let Some(former) = made_for
+            && functions > FUNCTIONS
+        {
+            return Err(unsupported(format!(
+                "the schema {} was named '{former}', and its functions are of a newer release: open the \
+                 store with that release once",
+                statements.schema
+            ))
+            .into());
+        }
+        functions = 0;
+    }
+    Ok(Format::Known { format, functions })
 }
 
 async fn bring_up_to_date(
@@ -265,10 +279,16 @@ async fn bring_up_to_date(
     run(include_str!("sql/stream_functions.sql")).await?;
     let sql = format!(
         "INSERT INTO {{schema}}.store_metadata (key, value)
-         VALUES ('store_format_version', '{NEWEST}'), ('functions_revision', '{FUNCTIONS}')
+         VALUES ('store_format_version', '{NEWEST}'), ('functions_revision', '{FUNCTIONS}'),
+           ('functions_schema', $1)
          ON CONFLICT (key) DO UPDATE SET value = excluded.value"
     );
-    run(&sql).await?;
+    client
+        .query_typed(
+            &statements.with_schema(&sql),
+            &[(&statements.name, Type::TEXT)],
+        )
+        .await?;
     transaction.commit().await?;
     Ok(())
 }
