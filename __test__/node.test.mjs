@@ -14,14 +14,19 @@ import { collect, event, lasting, stores } from './stores.mjs'
 const names = ['FactstrMemoryStore', 'FactstrSqliteStore', 'FactstrPostgresStore', 'FactstrError']
 const program = fileURLToPath(new URL('processes/run.mjs', import.meta.url))
 
-async function runs(name, place) {
-  const child = spawn(process.execPath, ['--expose-gc', program, name, place])
-  const [output, errors, [code, signal]] = await Promise.all([
+function runs(name, place) {
+  return output(['--expose-gc', program, name, place])
+}
+
+/** What a process of Node.js says, and how it ends. */
+async function output(args) {
+  const child = spawn(process.execPath, args)
+  const [said, errors, [code, signal]] = await Promise.all([
     text(child.stdout),
     text(child.stderr),
     once(child, 'exit')
   ])
-  return { output: output.trim().split('\n'), errors, code: signal ?? code }
+  return { output: said.trim().split('\n'), errors, code: signal ?? code }
 }
 
 test('import and require give the same classes', () => {
@@ -101,6 +106,17 @@ describe.each(stores)('the $name store', ({ create }) => {
     // Together they are 17 MB.
     expect(turns).toBeGreaterThan(8)
   })
+})
+
+test.each(stores)('numbers keep their text and their value: $name', async ({ place }) => {
+  const flags = JSON.rawJSON ? [] : ['--harmony-json-parse-with-source']
+  const script = fileURLToPath(new URL('processes/raw-numbers.mjs', import.meta.url))
+  const { output: lines, errors } = await output([...flags, script, place()])
+  expect(errors).toBe('')
+  const found = Object.values(JSON.parse(lines[0]))
+  // Found by its text and by its value; a missed context conflicts, the right one does not.
+  expect(found).toEqual(found.map(() => [1, 1, true, true]))
+  expect(found).toHaveLength(5)
 })
 
 test('the memory store answers in the order of the calls, at once or with the next turn', async () => {

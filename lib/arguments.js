@@ -139,7 +139,8 @@ function takeValue(value, path, level = 0) {
   if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') {
     return value
   }
-  if (value === null) return value
+  // What is raw can't be changed any more, and is no object to JSON.stringify.
+  if (value === null || JSON.isRawJSON?.(value)) return value
   if (typeof value !== 'object') {
     throw new FactstrError('InvalidQuery', `${path}: ${typeof value} is no JSON value`)
   }

@@ -45,3 +45,18 @@ impl OwnRuntime {
         }
     }
 }
+
+/// Texts that take more than some milliseconds to be gone through, in bytes.
+#[cfg(feature = "postgres")]
+const LONG: usize = 1024 * 1024;
+
+/// Does work of a task in `CONNECTIONS` that goes through `bytes` of text. If that takes long, the connections go
+/// on in another thread meanwhile.
+#[cfg(feature = "postgres")]
+pub(crate) fn beside_connections<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    if bytes < LONG {
+        work()
+    } else {
+        tokio::task::block_in_place(work)
+    }
+}

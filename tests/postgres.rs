@@ -345,9 +345,8 @@ async fn a_renamed_schema_keeps_to_its_own_log() {
         schema: schema.to_owned(),
         ..PostgresStoreOptions::default()
     };
-    let open = async |schema: &str| {
-        PostgresStore::connect_with(&database.url(), options(schema)).await
-    };
+    let open =
+        async |schema: &str| PostgresStore::connect_with(&database.url(), options(schema)).await;
     let old = open("log").await.unwrap();
     old.append(note("old")).await.unwrap();
     old.close().await.unwrap();
@@ -362,10 +361,15 @@ async fn a_renamed_schema_keeps_to_its_own_log() {
     let notes = async |store: &PostgresStore| {
         let found = store.query(&EventQuery::all()).await.unwrap();
         let records = found.event_records.iter();
-        records.map(|record| record.payload.clone()).collect::<Vec<_>>()
+        records
+            .map(|record| record.payload.clone())
+            .collect::<Vec<_>>()
     };
     let expected = async |notes: &[&str]| {
-        notes.iter().map(|what| note(what)[0].payload.clone()).collect::<Vec<_>>()
+        notes
+            .iter()
+            .map(|what| note(what)[0].payload.clone())
+            .collect::<Vec<_>>()
     };
     assert_eq!(notes(&renamed).await, expected(&["old", "still old"]).await);
     assert_eq!(notes(&new).await, expected(&["new", "newer"]).await);

@@ -4,6 +4,9 @@ import { describe, expect, test } from 'vitest'
 import { contains } from '../model/matching.mjs'
 import { event, having, numbersOf, stores } from '../stores.mjs'
 
+const many = (element) => Array.from({ length: 3_001 }, (_, n) => element(n))
+const members = (count) => Object.fromEntries(many((n) => [`m${n}`, n]).slice(0, count))
+
 /** Predicate, payload, whether it matches. */
 const cases = [
   [1, 1, true],
@@ -28,6 +31,19 @@ const cases = [
   [{}, null, false],
   [{}, 'a', false],
   [[], [], true],
+  [[1, 1.0, 1], [1], true],
+  [['a', 'a'], ['a'], true],
+  [[null, false], [false, null, true], true],
+  [[null, true], [false, null], false],
+  [[1, '1'], [1], false],
+  [[1, -1, 0.5, 1e300], [1e300, 0.5, -1, 1], true],
+  [['b', { a: 1 }, ['c']], [['c', 'd'], { a: 1, b: 2 }, 'b'], true],
+  [[{ a: 1 }, { b: 2 }], [{ a: 1 }, { b: 3 }], false],
+  [many((n) => n), many((n) => 3_000 - n), true],
+  [many((n) => n), many((n) => n + 1), false],
+  [many((n) => `s${n}`), many((n) => `s${3_000 - n}`), true],
+  [members(3_000), { ...members(3_000), more: 1 }, true],
+  [members(3_001), members(3_000), false],
   [[], [1], true],
   [[], {}, false],
   [[], 'a', false],

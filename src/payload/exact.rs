@@ -73,7 +73,18 @@ fn exact_number(text: &str) -> Option<String> {
         Number::Negative(negative) => (negative.to_string(), format!("{negative}.0")),
         Number::Float(float) => (format!("{float:e}"), format!("{float:e}")),
     };
-    (decimal(text) != decimal(&exact)).then_some(number)
+    (decimal(text) != decimal(&exact) || !is_within_numeric(text)).then_some(number)
+}
+
+/// Whether PostgreSQL's decimals have room for a number as it is written: for its digits, zeros at their ends included,
+/// and for its exponent. Floats have fewer than 400 on either side.
+fn is_within_numeric(text: &str) -> bool {
+    const MOST: usize = 400;
+    let exponent = text
+        .split_once(['e', 'E'])
+        .map_or("0", |(_, exponent)| exponent);
+    let exponent = exponent.parse::<i64>().map(i64::unsigned_abs);
+    text.len() <= MOST && exponent.is_ok_and(|exponent| exponent <= MOST as u64)
 }
 
 /// Digits without zeros at their ends, and the power of ten of the last one; `None` for zero.
@@ -109,6 +120,22 @@ mod tests {
             "\"1.152921504606847e18",
         ] {
             assert_eq!(with_exact_numbers(text), text);
+        }
+    }
+
+    #[test]
+    fn numbers_fit_into_decimals() {
+        let zeros = "0".repeat(20_000);
+        for (text, number) in [
+            ("0e-20000".to_owned(), "0.0"),
+            ("-0e99999999999999999999".to_owned(), "-0.0"),
+            (format!("1.{zeros}"), "1.0"),
+            (format!("-1.5{zeros}"), "-1.5e0"),
+            (format!("0.{zeros}"), "0.0"),
+        ] {
+            let payload = format!(r#"{{"n":[1,{text}]}}"#);
+            let exact = format!(r#"{{"n":[1,{number}]}}"#);
+            assert_eq!(with_exact_numbers(&payload), exact, "{text:.30}");
         }
     }
 

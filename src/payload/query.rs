@@ -24,7 +24,7 @@ pub(crate) struct CompiledQuery {
 /// One alternative of a query.
 #[derive(Debug, Clone)]
 pub(crate) struct CompiledFilter {
-    /// OR-ed.
+    /// OR-ed, sorted.
     event_types: Option<Vec<String>>,
     /// OR-ed.
     predicates: Option<Vec<CompiledPredicate>>,
@@ -126,6 +126,16 @@ impl CompiledQuery {
         self.filters.as_deref()
     }
 
+    /// How often a payload may have to be gone through to be matched, at most.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn effort(&self) -> usize {
+        let filters = self.filters.iter().flatten();
+        let predicates = filters
+            .filter_map(|filter| filter.predicates.as_ref())
+            .flatten();
+        predicates.map(|predicate| predicate.exact.effort()).sum()
+    }
+
     /// Tells exactly whether an event of a batch belongs to the context; mostly by its facets.
     pub(crate) fn matches_prepared(&self, event: &PreparedEvent) -> bool {
         self.filters.as_ref().is_none_or(|filters| {
@@ -178,7 +188,12 @@ impl CompiledFilter {
                     })
                     .collect::<Result<Vec<_>, _>>()
             })
-            .transpose()?;
+            .transpose()?
+            .map(|mut types| {
+                types.sort_unstable();
+                types.dedup();
+                types
+            });
         let predicates = list(members, "payload_predicates")?
             .map(|predicates| predicates.iter().map(CompiledPredicate::compile).collect());
         Ok(Self {
@@ -204,9 +219,11 @@ impl CompiledFilter {
     }
 
     fn has_type(&self, event_type: &str) -> bool {
-        self.event_types
-            .as_ref()
-            .is_none_or(|types| types.iter().any(|expected| expected == event_type))
+        self.event_types.as_ref().is_none_or(|types| {
+            types
+                .binary_search_by(|expected| expected.as_str().cmp(event_type))
+                .is_ok()
+        })
     }
 
     fn matches(&self, event_type: &str, payload: &str) -> bool {

@@ -6,6 +6,7 @@ use super::backend::{Backend, Result, no_row};
 use super::plan::{Plan, Selection};
 use crate::contract::EventStoreError;
 use crate::payload::CompiledQuery;
+use crate::runtime::beside_connections;
 use crate::selection::{PageEnd, PageRequest, Row, RowSink, Span};
 
 /// The most candidates of one answer.
@@ -79,6 +80,8 @@ struct Candidates {
     /// The newest sequence number of the snapshot.
     head: u64,
     rows: Vec<tokio_postgres::Row>,
+    /// What their payloads have.
+    bytes: usize,
     /// How far the rows tell of all candidates: forwards up to here, backwards down to here, exclusive.
     reached: u64,
     /// The newest candidate of the whole context, if it was asked for and is none of the rows.
@@ -157,6 +160,7 @@ async fn ask(backend: &Backend, plan: &Plan, ask: Ask) -> Result<Candidates> {
     Ok(Candidates {
         head,
         rows,
+        bytes,
         reached,
         newest,
     })
@@ -193,7 +197,7 @@ pub(super) async fn page(
         before: 0,
     };
     let mut taken = 0;
-    'pages: loop {
+    loop {
         let answer = ask(
             backend,
             &plan,
@@ -210,18 +214,24 @@ pub(super) async fn page(
             end.before = span.through + 1;
             first = Some((answer.head, answer.newest));
         }
-        for row in &answer.rows {
-            let row = event_of(row)?;
-            if query.filters().is_some() && !query.matches(row.event_type, row.payload) {
-                continue;
+        let mut take = || -> Result<bool> {
+            for row in &answer.rows {
+                let row = event_of(row)?;
+                if query.filters().is_some() && !query.matches(row.event_type, row.payload) {
+                    continue;
+                }
+                sink.push(row);
+                taken += 1;
+                end.last = Some(row.sequence_number);
+                if taken == request.max_rows || sink.bytes() >= request.max_bytes {
+                    return Ok(false);
+                }
             }
-            sink.push(row);
-            taken += 1;
-            end.last = Some(row.sequence_number);
-            if taken == request.max_rows || sink.bytes() >= request.max_bytes {
-                end.complete = false;
-                break 'pages;
-            }
+            Ok(true)
+        };
+        end.complete = beside_connections(effort(query, answer.bytes), &mut take)?;
+        if !end.complete {
+            break;
         }
         if span.backwards {
             span.through = answer.reached;
@@ -249,6 +259,11 @@ pub(super) async fn page(
     Ok(Page { end, version, head })
 }
 
+/// How many bytes are gone through to match payloads of so many.
+fn effort(query: &CompiledQuery, bytes: usize) -> usize {
+    bytes.saturating_mul(query.effort().max(1))
+}
+
 async fn newest_match(
     backend: &Backend,
     query: &CompiledQuery,
@@ -266,7 +281,8 @@ async fn newest_match(
         Newest::NoneAfter(after) => span.through = after,
         Newest::Row(row) => {
             let row = event_of(&row)?;
-            if query.matches(row.event_type, row.payload) {
+            let matches = || query.matches(row.event_type, row.payload);
+            if beside_connections(effort(query, row.payload.len()), matches) {
                 return Ok(Some(row.sequence_number));
             }
             span.through = row.sequence_number - 1;
@@ -284,11 +300,18 @@ async fn newest_match(
             },
         )
         .await?;
-        for row in &answer.rows {
-            let row = event_of(row)?;
-            if query.matches(row.event_type, row.payload) {
-                return Ok(Some(row.sequence_number));
+        let first_match = || -> Result<Option<u64>> {
+            for row in &answer.rows {
+                let row = event_of(row)?;
+                if query.matches(row.event_type, row.payload) {
+                    return Ok(Some(row.sequence_number));
+                }
             }
+            Ok(None)
+        };
+        let found = beside_connections(effort(query, answer.bytes), first_match)?;
+        if found.is_some() {
+            return Ok(found);
         }
         span.through = answer.reached;
     }
@@ -324,13 +347,18 @@ pub(super) async fn fetch(
             },
         )
         .await?;
-        for row in answer.rows {
-            let event = event_of(&row)?;
-            if query.filters().is_none() || query.matches(event.event_type, event.payload) {
-                bytes += event.payload.len();
-                rows.push(row);
+        let effort = effort(query, answer.bytes);
+        let take = || -> Result<()> {
+            for row in answer.rows {
+                let event = event_of(&row)?;
+                if query.filters().is_none() || query.matches(event.event_type, event.payload) {
+                    bytes += event.payload.len();
+                    rows.push(row);
+                }
             }
-        }
+            Ok(())
+        };
+        beside_connections(effort, take)?;
         if answer.head < span.through {
             // The caller has seen a newer head, on a server that has lost it since.
             return Err(EventStoreError::BackendFailure(format!(

@@ -15,6 +15,7 @@ use super::reading::Micros;
 use crate::appending::{AppendRequest, answer_all};
 use crate::contract::{AppendResult, EventStoreError};
 use crate::delivery::{CommittedBatch, Delivery};
+use crate::runtime::beside_connections;
 
 /// One group takes at most this many requests and about this many bytes.
 const GROUP_REQUESTS: usize = 512;
@@ -172,7 +173,8 @@ impl Writer {
             };
             self.number += 1;
             connection.not_replicated.store(false, Ordering::SeqCst);
-            let encoded = Group::of(group, &backend.versions);
+            let encode = || Group::of(group, &backend.versions);
+            let encoded = beside_connections(effort(group), encode);
             let appended = append(&backend, &connection, &encoded, self.number, self.wrapped).await;
             drop(encoded);
             let failure = match appended {
@@ -312,6 +314,16 @@ impl Writer {
         }
         wakes.fire();
     }
+}
+
+/// How many bytes are gone through at most, where each condition is matched with all events.
+fn effort(group: &[AppendRequest]) -> usize {
+    let bytes: usize = group.iter().map(|request| request.batch.weight()).sum();
+    let conditions = group
+        .iter()
+        .filter_map(|request| request.condition.as_ref());
+    let efforts = conditions.map(|condition| condition.query.effort());
+    bytes.saturating_mul(efforts.sum::<usize>().max(1))
 }
 
 fn all(failure: Failure) -> Refusal {
