@@ -1,0 +1,119 @@
+//! The course speedrun: in each iteration ten courses and ten students are registered, then every student
+//! is enrolled on every course; one caller, one operation after the other.
+
+use std::time::{Duration, Instant};
+
+use factstr::{EventFilter, EventQuery, NewEvent};
+use serde_json::{Value, json};
+
+use crate::measure::{Figures, Step, is_stopped};
+use crate::work::{committed, unique};
+use crate::{Outcome, Store};
+
+const COURSES: usize = 10;
+const STUDENTS: usize = 10;
+/// Students that a course takes.
+const PLACES: usize = 10;
+/// Courses that a student may take.
+const COURSES_EACH: usize = 10;
+
+const ENROLLED: &str = "StudentEnrolled";
+
+#[derive(Clone, Copy)]
+struct Kind {
+    registered: &'static str,
+    key: &'static str,
+}
+
+const COURSE: Kind = Kind {
+    registered: "CourseRegistered",
+    key: "course_id",
+};
+const STUDENT: Kind = Kind {
+    registered: "StudentRegistered",
+    key: "student_id",
+};
+
+/// Whole iterations, until so many seconds have passed.
+pub(crate) fn run(store: &Store, seconds: f64) -> Outcome<Figures> {
+    let limit = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    let mut figures = Figures::default();
+    let start = Instant::now();
+    for iteration in 0.. {
+        if start.elapsed() >= limit || is_stopped() {
+            break;
+        }
+        let name = |kind: &str, which: usize| format!("{kind}-{}-{iteration}-{which}", unique());
+        let courses: Vec<_> = (0..COURSES).map(|which| name("course", which)).collect();
+        let students: Vec<_> = (0..STUDENTS).map(|which| name("student", which)).collect();
+        let mut step = |operation: &dyn Fn() -> Outcome<Step>| {
+            let began = Instant::now();
+            match operation()? {
+                done @ Step::Done(_) => figures.add(done, began.elapsed()),
+                _ => return Err("the only caller of a speedrun was refused".to_owned()),
+            }
+            Ok(())
+        };
+        for id in &courses {
+            step(&|| register(store, COURSE, id))?;
+        }
+        for id in &students {
+            step(&|| register(store, STUDENT, id))?;
+        }
+        for student in &students {
+            for course in &courses {
+                step(&|| enrol(store, student, course))?;
+            }
+        }
+    }
+    figures.elapsed = start.elapsed();
+    Ok(figures)
+}
+
+fn register(store: &Store, kind: Kind, id: &str) -> Outcome<Step> {
+    let payload = json!({ kind.key: id });
+    let same =
+        EventFilter::for_event_types([kind.registered]).with_payload_predicates([payload.clone()]);
+    let context = EventQuery::all().with_filters([same]);
+    let found = store.query(&context).map_err(|error| error.to_string())?;
+    if !found.event_records.is_empty() {
+        return Err(format!("{id} is registered already"));
+    }
+    let fact = NewEvent::new(kind.registered, payload);
+    committed(store.append_if(vec![fact], &context, found.current_context_version))
+}
+
+fn enrol(store: &Store, student: &str, course: &str) -> Outcome<Step> {
+    let part = |kind: Kind, id: &str| {
+        EventFilter::for_event_types([kind.registered, ENROLLED])
+            .with_payload_predicates([json!({ kind.key: id })])
+    };
+    let context = EventQuery::all().with_filters([part(COURSE, course), part(STUDENT, student)]);
+    let found = store.query(&context).map_err(|error| error.to_string())?;
+
+    let (mut is_open, mut is_known) = (false, false);
+    let (mut taken, mut courses) = (0, 0);
+    for fact in &found.event_records {
+        let is = |key: &str, id: &str| fact.payload.get(key).and_then(Value::as_str) == Some(id);
+        let (of_course, of_student) = (is(COURSE.key, course), is(STUDENT.key, student));
+        if fact.event_type == COURSE.registered {
+            is_open = true;
+        } else if fact.event_type == STUDENT.registered {
+            is_known = true;
+        } else if of_course && of_student {
+            return Err(format!("{student} is enrolled on {course} already"));
+        } else {
+            taken += usize::from(of_course);
+            courses += usize::from(of_student);
+        }
+    }
+    if !is_open || !is_known {
+        return Err(format!("{student} or {course} is not registered"));
+    }
+    if taken >= PLACES || courses >= COURSES_EACH {
+        return Err(format!("{course} is full, or {student} has enough"));
+    }
+    let payload = json!({ STUDENT.key: student, COURSE.key: course });
+    let fact = NewEvent::new(ENROLLED, payload);
+    committed(store.append_if(vec![fact], &context, found.current_context_version))
+}
