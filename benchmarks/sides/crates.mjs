@@ -42,7 +42,7 @@ export const sides = [
     name: `factstr-postgres ${VERSION}`,
     store: 'postgres',
     about:
-      'synchronous_commit as the server has it; one connection, which does one thing after the other, so that callers queue; a GIN index on whole payloads, but a version is asked for as max(sequence_number), which the planner may well look for from the end of the whole log; timed in its own process, a thread per caller',
+      'synchronous_commit as the server has it; one connection, which does one thing after the other, so that callers queue; a GIN index on whole payloads, but once its statement is prepared the version of a context, max(sequence_number), is looked for from the end of the log, so that the oldest contexts cost most; timed in its own process, a thread per caller',
     async open({ url, name }) {
       await createSchema(url, name)
       return CratesSide.open(['postgres', withSchema(url, name)])
