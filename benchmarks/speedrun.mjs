@@ -35,6 +35,11 @@ export function mayEnrol(facts, student, course) {
   return places < capacity && subscriptions < limit
 }
 
+const about = (kind, id, ...more) => ({
+  event_types: [`${kind}-registered`, ...more],
+  payload_predicates: [{ [`${kind}_id`]: id }]
+})
+
 /** Both operations on a store of ours. */
 export function courses(store) {
   const append = async (fact, query, version) => {
@@ -44,14 +49,17 @@ export function courses(store) {
   }
   return {
     async register(kind, id) {
-      const query = { filters: [{ payload_predicates: [{ [`${kind}_id`]: id }] }] }
+      const query = { filters: [about(kind, id)] }
       const { event_records: facts, current_context_version: version } = await store.query(query)
       if (facts.length > 0) throw new Error(`${kind} ${id} exists`)
       await append(registered(kind, id), query, version)
     },
     async enrol(student, course) {
       const query = {
-        filters: [{ payload_predicates: [{ student_id: student }, { course_id: course }] }]
+        filters: [
+          about('student', student, 'student-enrolled'),
+          about('course', course, 'student-enrolled')
+        ]
       }
       const { event_records: facts, current_context_version: version } = await store.query(query)
       if (!mayEnrol(facts, student, course)) throw new Error(`${student} must not take ${course}`)

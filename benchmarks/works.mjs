@@ -48,8 +48,8 @@ export const works = {
 function measuring(side, work, options) {
   if (side.missing || options.callers > (side.mostCallers ?? Infinity)) return undefined
   if (side.measure) {
-    if (!side.measures.includes(work)) return undefined
-    return ({ seconds }) => side.measure(work, { ...options, seconds, fresh: (fresh += 1e6) })
+    if (!(options.callers <= side.measures[work])) return undefined
+    return ({ seconds }) => side.measure(work, { ...options, seconds })
   }
   const step = works[work](side, options)
   return step && (({ seconds }) => sample(step, { callers: options.callers, seconds }))
@@ -106,7 +106,7 @@ export async function fillAll({ sides, patience }, range) {
     const deadline = side.kind === 'peer' ? start + patience : Infinity
     const factAt = growing(range)
     const isDone = await (side.measure
-      ? side.measure('fill', { ...range, seconds: patience })
+      ? (await side.measure('fill', { ...range, deadline })).done
       : side.fill
         ? side.fill(range, factAt, deadline)
         : fillByAppending(side, range, factAt, deadline))

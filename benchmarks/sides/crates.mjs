@@ -23,29 +23,45 @@ const NOTHING_TO_BUILD_MS = 1500
 /** A step that was begun is let end. */
 const CLOSING_MS = 12_000
 
+/** Its tables have the same names as ours. */
+const SCHEMA = 'factstr_crate'
+
+/**
+ * What is measured, and with how many callers at most: with more of them the steps that look at the whole log, or
+ * wait for one connection, take minutes.
+ */
+const MEASURES = { append: 64, loop: 1, query: 1, speedrun: 1 }
+
 export const sides = [
   {
     name: `factstr-memory ${VERSION}`,
+    kind: 'peer',
     store: 'memory',
+    measures: MEASURES,
     about:
       'a list behind a lock: each query and each condition looks at every event; a condition is checked and its events are appended under two locks, so two callers at once may both commit where one has to be refused: `hot` fails then; timed in its own process, a thread per caller',
     open: () => CratesSide.open(['memory'])
   },
   {
     name: `factstr-sqlite ${VERSION}`,
+    kind: 'peer',
     store: 'sqlite',
+    measures: MEASURES,
     about:
       "journal_mode WAL and synchronous FULL, as the crate sets them, four connections, and SQLite built with this repository's flags: as durable as ours; without an index on payloads, so each query and each condition reads and parses every event, or those of the types that are asked for; timed in its own process, a thread per caller",
     open: ({ path }) => CratesSide.open(['sqlite', path])
   },
   {
     name: `factstr-postgres ${VERSION}`,
+    kind: 'peer',
     store: 'postgres',
+    measures: MEASURES,
+    tables: `relnamespace = 'factstr_crate'::regnamespace`,
     about:
       'synchronous_commit as the server has it; one connection, which does one thing after the other, so that callers queue; a GIN index on whole payloads, but once its statement is prepared the version of a context, max(sequence_number), is looked for from the end of the log, so that the oldest contexts cost most; timed in its own process, a thread per caller',
-    async open({ url, name }) {
-      await createSchema(url, name)
-      return CratesSide.open(['postgres', withSchema(url, name)])
+    async open({ url }) {
+      await createSchema(url, SCHEMA)
+      return CratesSide.open(['postgres', withSchema(url, SCHEMA)])
     }
   }
 ]
@@ -110,7 +126,8 @@ class CratesSide {
     const { fresh = this.#fresh } = options
     const answer = await this.#program.ask({ command: work, ...COMMANDS[work](options, fresh) })
     if (answer.next !== undefined) this.#fresh = Math.max(this.#fresh, answer.next)
-    return answer
+    const { p50, p90, p99 } = answer.latencies
+    return { ...answer, latency: { 0.5: p50, 0.9: p90, 0.99: p99 } }
   }
 
   /** Both languages have to make the same bytes of an event. */

@@ -1,5 +1,6 @@
 // All that is compared.
 
+import { sides as crates } from './crates.mjs'
 import { sides as dcb } from './dcb.mjs'
 import { sides as emmett } from './emmett.mjs'
 import { sides as ours } from './ours.mjs'
@@ -25,10 +26,11 @@ import { sides as rawSqlite } from './raw-sqlite.mjs'
  * - `fillOnly`: `append` serves to fill, and is not measured
  * - `mostCallers`: more of them at a time are beyond it
  * - `measure(work, options)`: instead of all these, if it runs in a process of its own: resolves to what
- *   `sample` in measure.mjs does
+ *   `sample` in measure.mjs does, and for `fill` to `{ done }`; `measures` says for which works, and for how many
+ *   callers at most
  * - `close()`
  */
-export const SIDES = [...ours, ...rawSqlite, ...rawPostgres, ...dcb, ...emmett]
+export const SIDES = [...ours, ...rawSqlite, ...rawPostgres, ...dcb, ...emmett, ...crates]
 
 /** Opens all sides of a store at a place; those that can't be opened are `{ name, missing }`. */
 export async function openSides(store, place) {
@@ -36,7 +38,9 @@ export async function openSides(store, place) {
   for (const [at, { open, ...side }] of SIDES.filter((each) => each.store === store).entries()) {
     try {
       const of = place.path ? { path: `${place.path}-${at}.db` } : place
-      opened.push({ ...side, place: of, ...(await open(of)) })
+      const what = await open(of)
+      const measure = what.measure && ((work, options) => what.measure(work, options))
+      opened.push({ ...side, place: of, ...what, measure, close: () => what.close() })
     } catch (error) {
       if (side.kind === 'ours') throw error
       opened.push({ ...side, missing: error.message.split('\n')[0] })

@@ -1,6 +1,7 @@
 //! The course speedrun: in each iteration ten courses and ten students are registered, then every student
 //! is enrolled on every course; one caller, one operation after the other.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use factstr::{EventFilter, EventQuery, NewEvent};
@@ -12,38 +13,44 @@ use crate::{Outcome, Store};
 
 const COURSES: usize = 10;
 const STUDENTS: usize = 10;
-/// Students that a course takes.
-const PLACES: usize = 10;
-/// Courses that a student may take.
-const COURSES_EACH: usize = 10;
+/// Students that a course takes, courses that a student may take; their registrations tell.
+const LIMIT: u64 = 30;
 
-const ENROLLED: &str = "StudentEnrolled";
+const ENROLLED: &str = "student-enrolled";
 
 #[derive(Clone, Copy)]
 struct Kind {
     registered: &'static str,
     key: &'static str,
+    limit: &'static str,
 }
 
 const COURSE: Kind = Kind {
-    registered: "CourseRegistered",
+    registered: "course-registered",
     key: "course_id",
+    limit: "capacity",
 };
 const STUDENT: Kind = Kind {
-    registered: "StudentRegistered",
+    registered: "student-registered",
     key: "student_id",
+    limit: "limit",
 };
+
+/// No two runs have the same ids.
+static RUNS: AtomicU64 = AtomicU64::new(0);
 
 /// Whole iterations, until so many seconds have passed.
 pub(crate) fn run(store: &Store, seconds: f64) -> Outcome<Figures> {
     let limit = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    let run = RUNS.fetch_add(1, Ordering::Relaxed);
     let mut figures = Figures::default();
     let start = Instant::now();
     for iteration in 0.. {
         if start.elapsed() >= limit || is_stopped() {
             break;
         }
-        let name = |kind: &str, which: usize| format!("{kind}-{}-{iteration}-{which}", unique());
+        let name =
+            |kind: &str, which: usize| format!("{kind}-{}-{run}-{iteration}-{which}", unique());
         let courses: Vec<_> = (0..COURSES).map(|which| name("course", which)).collect();
         let students: Vec<_> = (0..STUDENTS).map(|which| name("student", which)).collect();
         let mut step = |operation: &dyn Fn() -> Outcome<Step>| {
@@ -71,9 +78,9 @@ pub(crate) fn run(store: &Store, seconds: f64) -> Outcome<Figures> {
 }
 
 fn register(store: &Store, kind: Kind, id: &str) -> Outcome<Step> {
-    let payload = json!({ kind.key: id });
-    let same =
-        EventFilter::for_event_types([kind.registered]).with_payload_predicates([payload.clone()]);
+    let payload = json!({ kind.key: id, kind.limit: LIMIT });
+    let same = EventFilter::for_event_types([kind.registered])
+        .with_payload_predicates([json!({ kind.key: id })]);
     let context = EventQuery::all().with_filters([same]);
     let found = store.query(&context).map_err(|error| error.to_string())?;
     if !found.event_records.is_empty() {
@@ -91,26 +98,26 @@ fn enrol(store: &Store, student: &str, course: &str) -> Outcome<Step> {
     let context = EventQuery::all().with_filters([part(COURSE, course), part(STUDENT, student)]);
     let found = store.query(&context).map_err(|error| error.to_string())?;
 
-    let (mut is_open, mut is_known) = (false, false);
+    let (mut places, mut limit) = (None, None);
     let (mut taken, mut courses) = (0, 0);
     for fact in &found.event_records {
         let is = |key: &str, id: &str| fact.payload.get(key).and_then(Value::as_str) == Some(id);
         let (of_course, of_student) = (is(COURSE.key, course), is(STUDENT.key, student));
         if fact.event_type == COURSE.registered {
-            is_open = true;
+            places = fact.payload.get(COURSE.limit).and_then(Value::as_u64);
         } else if fact.event_type == STUDENT.registered {
-            is_known = true;
+            limit = fact.payload.get(STUDENT.limit).and_then(Value::as_u64);
         } else if of_course && of_student {
             return Err(format!("{student} is enrolled on {course} already"));
         } else {
-            taken += usize::from(of_course);
-            courses += usize::from(of_student);
+            taken += u64::from(of_course);
+            courses += u64::from(of_student);
         }
     }
-    if !is_open || !is_known {
+    let (Some(places), Some(limit)) = (places, limit) else {
         return Err(format!("{student} or {course} is not registered"));
-    }
-    if taken >= PLACES || courses >= COURSES_EACH {
+    };
+    if taken >= places || courses >= limit {
         return Err(format!("{course} is full, or {student} has enough"));
     }
     let payload = json!({ STUDENT.key: student, COURSE.key: course });
