@@ -127,3 +127,19 @@ test('a role that only reads needs the view alone', async () => {
   expect(rows).toEqual([{ n: 1 }, { n: 2 }])
   await expect(client.query(`TABLE ${name}.events`)).rejects.toMatchObject({ code: '42501' })
 })
+
+test('a role that only watches can ask what the guide asks', async () => {
+  const schema = await withOwner()
+  const client = await sessionOf(await roleOf('shop_monitor', schema))
+  const name = pg.escapeIdentifier(schema)
+  const [, queries] = /## Monitoring\n\n```sql\n(.*?)```/s.exec(guide)
+  const asked = queries
+    .replaceAll(/(?<![\w.])facts\./g, `${name}.`)
+    .replaceAll("'facts'::regnamespace", `'${name}'::regnamespace`)
+    .replaceAll("'facts'", pg.escapeLiteral(schema))
+  const answers = await client.query(asked)
+  expect(answers).toHaveLength(7)
+  expect(answers[0].rows).toEqual([{ max: '2' }])
+  expect(answers[5].rows).toHaveLength(7)
+  await expect(client.query(`TABLE ${name}.events`)).rejects.toMatchObject({ code: '42501' })
+})
