@@ -3,6 +3,7 @@
 import { execFileSync } from 'node:child_process'
 import {
   cpSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -12,7 +13,7 @@ import {
 } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 
@@ -79,6 +80,22 @@ describe('the packed package in an empty project', () => {
     expect(readdirSync(installed, { recursive: true }).join()).not.toMatch(/\.rs|\.node\b|__test__/)
     const { dependencies } = JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8'))
     expect(dependencies ?? {}).toEqual({})
+  })
+
+  test('has what its documents link to', () => {
+    const installed = join(project, 'node_modules', '@factstr', 'factstr-node')
+    const documents = readdirSync(installed, { recursive: true }).filter((name) =>
+      name.endsWith('.md')
+    )
+    expect(documents).toContain('README.md')
+    const dead = documents.flatMap((name) => {
+      const links = readFileSync(join(installed, name), 'utf8').matchAll(/\]\(([^)#\s]+)[^)]*\)/g)
+      const relative = [...links].map(([, link]) => link).filter((link) => !link.includes('://'))
+      return relative
+        .filter((link) => !existsSync(join(installed, dirname(name), link)))
+        .map((link) => `${name}: ${link}`)
+    })
+    expect(dead).toEqual([])
   })
 
   test('works with import', () => {
