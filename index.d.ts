@@ -510,7 +510,7 @@ export class FactstrSqliteStore<Event extends AnyEvent = AnyEvent> extends Store
 export interface PostgresStoreOptions {
   /**
    * The schema of the store's tables, created when missing; several stores in one database do not see
-   * each other. 1 to 63 bytes, not starting with `pg_`. Default `'public'`.
+   * each other. 1 to 63 bytes, not starting with `pg_` and without `$factstr$`. Default `'public'`.
    */
   schema?: string | null
   /**

@@ -19,3 +19,14 @@ test.each([
   await refused(store.append([{ event_type: 'x', payload: 1 }]))
   await store.close()
 })
+
+test.each(['ca', 'cert', 'key'])('tls.%s is text or the bytes of a file', async (name) => {
+  for (const wrong of [5, ['-----BEGIN'], {}, new Uint16Array(4)]) {
+    const store = new FactstrPostgresStore('postgres://h/d', { tls: { [name]: wrong } })
+    const message = `options.tls.${name}: must be a string or a Uint8Array`
+    await expect(store.query()).rejects.toMatchObject({ code: 'InvalidOptions', message })
+  }
+  const tls = { ca: Buffer.of(), cert: Buffer.of(), key: Buffer.of() }
+  const store = new FactstrPostgresStore('postgres://127.0.0.1:1/d', { tls })
+  await expect(store.query()).rejects.toThrow(/^options\.tls\.ca: it has no certificate/)
+})

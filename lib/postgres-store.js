@@ -107,7 +107,10 @@ function takeOptionalString(value, path) {
 /** PEM as `node:fs` reads it, with or without an encoding. */
 function takePem(value, path) {
   if (value instanceof Uint8Array) return new TextDecoder().decode(value)
-  return takeOptionalString(value, path)
+  if (value === undefined || value === null || typeof value === 'string') {
+    return takeOptionalString(value, path)
+  }
+  throw new FactstrError('InvalidOptions', `${path}: must be a string or a Uint8Array`)
 }
 
 module.exports = { FactstrPostgresStore }

@@ -28,7 +28,7 @@ const LONGEST_NAME: usize = 63;
 pub struct PostgresStoreOptions {
     /// The schema of the store's tables, which is always quoted. Default `public`.
     ///
-    /// 1 to 63 bytes, without U+0000, not starting with `pg_`.
+    /// 1 to 63 bytes, without U+0000 and `$factstr$`, not starting with `pg_`.
     pub schema: String,
     /// How many connections the pool may hold, at least 1. Default 8.
     ///
