@@ -48,7 +48,8 @@ pub enum EventStoreError {
     /// The disk or the server failed; nothing was committed.
     #[error("{0}")]
     BackendFailure(String),
-    /// The disk failed during a commit, and the store could not find out whether the batch landed.
+    /// The disk failed, or the connection to the server broke, during a commit, and the store could not
+    /// find out whether the batch landed.
     #[error("{0}")]
     OutcomeUnknown(String),
     /// The context changed since it was read: an answer, not a failure.

@@ -35,8 +35,8 @@ pub struct PostgresStoreOptions {
     /// The store keeps a few more outside the pool: one that writes, and, while streams run, one for their
     /// leases and cursors and one that listens.
     pub max_connections: usize,
-    /// How long a new connection may take in all, and how long to wait for one of the pool. Default
-    /// 10 seconds.
+    /// How long a new connection may take in all, how long to wait for one of the pool, and how long an
+    /// operation goes on trying while there is none. Default 10 seconds.
     pub connect_timeout: Duration,
     /// How long a statement may run. Default 30 seconds; zero means without a limit.
     pub statement_timeout: Duration,
