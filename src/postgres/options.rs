@@ -19,8 +19,8 @@ const LONGEST_NAME: usize = 63;
 /// - Of several hosts, those that refuse writes are passed over, unless `target_session_attrs=any`.
 ///   `read-only` and `standby` are refused, as a store has to write.
 /// - `sslmode=verify-full` without `sslrootcert` trusts whom the operating system trusts.
-/// - With `sslmode=prefer`, a login that fails over TLS is tried without it only if the server's rules
-///   refuse the encryption, and not if the password is wrong.
+/// - With `sslmode=prefer`, a login that fails over TLS is tried without it only if the handshake fails or
+///   the server's rules refuse the encryption, and not if the password is wrong.
 /// - Its `connect_timeout` (for each host) comes before the option.
 /// - Parameters that can't be honoured safely (such as `sslcrl`, `require_auth` and `requirepeer`) and
 ///   unknown ones are refused by name.

@@ -85,19 +85,30 @@ impl Known {
         issuer: &Known,
         algorithms: &[&dyn SignatureVerificationAlgorithm],
     ) -> Option<bool> {
-        let key = &issuer.content().subject_public_key_info;
-        let (key_algorithm, key) = (
-            identifier(&key.algorithm)?,
-            key.subject_public_key.as_bytes()?,
-        );
-        let signature_algorithm = identifier(&self.0.signature_algorithm)?;
+        let algorithm = identifier(&self.0.signature_algorithm)?;
         let signature = self.0.signature.as_bytes()?;
         let message = self.content().to_der().ok()?;
-        let mut fitting = algorithms.iter().filter(|algorithm| {
-            *algorithm.public_key_alg_id() == *key_algorithm
-                && *algorithm.signature_alg_id() == *signature_algorithm
-        });
-        Some(fitting.any(|algorithm| algorithm.verify_signature(key, &message, signature).is_ok()))
+        let fitting = algorithms
+            .iter()
+            .copied()
+            .filter(|fitting| *fitting.signature_alg_id() == *algorithm);
+        issuer.has_signed(&message, signature, fitting)
+    }
+
+    /// Whether this certificate's key signed a message by one of the algorithms.
+    pub(super) fn has_signed<'a>(
+        &self,
+        message: &[u8],
+        signature: &[u8],
+        algorithms: impl IntoIterator<Item = &'a dyn SignatureVerificationAlgorithm>,
+    ) -> Option<bool> {
+        let key = &self.content().subject_public_key_info;
+        let algorithm = identifier(&key.algorithm)?;
+        let key = key.subject_public_key.as_bytes()?;
+        let mut fitting = algorithms
+            .into_iter()
+            .filter(|fitting| *fitting.public_key_alg_id() == *algorithm);
+        Some(fitting.any(|fitting| fitting.verify_signature(key, message, signature).is_ok()))
     }
 
     /// `true` if they can't be read, too: then the common name must not stand in for them.
@@ -117,6 +128,15 @@ impl Known {
         let name = names.find(|attribute| attribute.oid == COMMON_NAME)?;
         text(&name.value)
     }
+}
+
+/// The public key, with its algorithm, in DER: of whatever certificate is understood by anybody here.
+pub(super) fn public_key(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, Error> {
+    let known = Known::new(certificate).and_then(|known| known.public_key());
+    known.or_else(|_| {
+        let parsed = ParsedCertificate::try_from(certificate)?;
+        Ok(parsed.subject_public_key_info().to_vec())
+    })
 }
 
 /// The alternative names count, as everywhere. A certificate that has none of them is taken by its

@@ -4,15 +4,17 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustls::crypto::ring;
+use rustls::crypto::{KeyProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::certificate::public_key;
 use super::parameters::{Parameters, RootCertificates, SslMode, TlsVersion};
 use super::verifier::{Proof, Roots, ServerVerifier};
 use crate::contract::EventStoreError;
@@ -106,6 +108,7 @@ impl TlsSettings {
     pub(super) fn connector(&self) -> Result<Connector, EventStoreError> {
         let provider = Arc::new(ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
+        let keys = provider.key_provider;
         let roots = match &self.roots {
             Some(Source::System) => system_roots()?,
             Some(Source::Pem(pem)) => Roots::new(pem.certificates()?, pem.name)?,
@@ -119,9 +122,10 @@ impl TlsSettings {
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
-            Some((certificate, key)) => builder
-                .with_client_auth_cert(certificate.certificates()?, key.private_key()?)
-                .map_err(|error| invalid(key.name, &error.to_string()))?,
+            Some((certificate, key)) => {
+                let shown = SingleCertAndKey::from(certified(certificate, key, keys)?);
+                builder.with_client_cert_resolver(Arc::new(shown))
+            }
         };
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         config.enable_sni = self.sends_name;
@@ -179,6 +183,29 @@ fn identity(parameters: &Parameters, options: &TlsOptions) -> Result<Option<(Pem
         (None, Some(_)) => Err("sslcert: the key needs its certificate".to_owned()),
         (None, None) => Ok(None),
     }
+}
+
+/// What a client shows, by rustls' own hands: it is for the server to judge, which takes certificates
+/// of version 1 too, as rustls does not.
+fn certified(
+    certificate: &Pem,
+    key: &Pem,
+    keys: &dyn KeyProvider,
+) -> Result<CertifiedKey, EventStoreError> {
+    let certificates = certificate.certificates()?;
+    let loaded = keys.load_private_key(key.private_key()?);
+    let loaded = loaded.map_err(|error| key.invalid(&format!("the key can't be used: {error}")))?;
+    let shown = certificates
+        .first()
+        .map_or_else(|| Err(rustls::Error::NoCertificatesPresented), public_key);
+    let shown = shown.map_err(|error| {
+        certificate.invalid(&format!("the certificate can't be understood: {error}"))
+    })?;
+    // A key that does not tell its public half can't be compared; then the server finds out.
+    if loaded.public_key().is_some_and(|own| *own != *shown) {
+        return Err(key.invalid("it is not the certificate's key"));
+    }
+    Ok(CertifiedKey::new(certificates, loaded))
 }
 
 fn versions(

@@ -10,7 +10,9 @@ use rustls::crypto::{
 };
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, PeerMisbehaved, RootCertStore, SignatureScheme,
+};
 
 use super::certificate::{self, Known};
 use crate::contract::EventStoreError;
@@ -128,13 +130,25 @@ impl ServerCertVerifier for ServerVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
+    /// By the key alone, see [`verify_tls13_signature`](Self::verify_tls13_signature).
     fn verify_tls12_signature(
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+        let Ok(known) = Known::new(certificate) else {
+            return verify_tls12_signature(message, certificate, signed, &self.algorithms);
+        };
+        let schemes = self.algorithms.mapping.iter();
+        let mut algorithms = schemes.filter(|(scheme, _)| *scheme == signed.scheme);
+        let Some((_, algorithms)) = algorithms.next() else {
+            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+        };
+        match known.has_signed(message, signed.signature(), algorithms.iter().copied()) {
+            Some(true) => Ok(HandshakeSignatureValid::assertion()),
+            _ => Err(CertificateError::BadSignature.into()),
+        }
     }
 
     /// By the key alone, as certificates of version 1 are refused else. It is verified in any mode:

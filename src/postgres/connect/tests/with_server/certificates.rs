@@ -32,24 +32,28 @@ impl Authority {
         }
     }
 
-    fn sign(&self, params: &CertificateParams) -> (rcgen::Certificate, KeyPair) {
-        let key = KeyPair::generate().unwrap();
+    fn sign(&self, params: &CertificateParams, key: &KeyPair) -> rcgen::Certificate {
         let issuer = Issuer::from_params(&self.params, &self.key);
-        (params.signed_by(&key, &issuer).unwrap(), key)
+        params.signed_by(key, &issuer).unwrap()
     }
 
     /// A certificate for a common name, and for alternative names and addresses.
     pub(super) fn identity(&self, common: &str, alternative: &[&str]) -> Identity {
-        let (certificate, key) = self.sign(&named(common, alternative));
+        let key = KeyPair::generate().unwrap();
         Identity {
-            certificate: certificate.pem(),
+            certificate: self.sign(&named(common, alternative), &key).pem(),
             key: key.serialize_pem(),
         }
     }
 
     /// As `openssl x509 -req` makes it: of version 1, which has no extensions.
     pub(super) fn old_identity(&self, common: &str) -> Identity {
-        let (certificate, key) = self.sign(&named(common, &[]));
+        self.old_identity_of(common, &KeyPair::generate().unwrap())
+    }
+
+    /// The same for a key.
+    pub(super) fn old_identity_of(&self, common: &str, key: &KeyPair) -> Identity {
+        let certificate = self.sign(&named(common, &[]), key);
         let mut content = Certificate::from_der(certificate.der())
             .unwrap()
             .tbs_certificate;
@@ -66,6 +70,11 @@ impl Authority {
             key: key.serialize_pem(),
         }
     }
+}
+
+/// A key as `openssl req` makes it by default.
+pub(super) fn rsa_key() -> KeyPair {
+    KeyPair::from_pem(include_str!("rsa.key")).unwrap()
 }
 
 /// As `openssl req -x509` makes it: its own issuer, and an authority.

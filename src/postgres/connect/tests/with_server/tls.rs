@@ -1,6 +1,15 @@
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::certificates::{Authority, Identity, self_signed};
+use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ServerConfig, ServerConnection};
+
+use super::certificates::{Authority, Identity, rsa_key, self_signed};
 use super::server::{ENCODED, Server};
 use super::{asked, connect, connected, connections, futures, refused};
 use crate::contract::EventStoreError;
@@ -21,17 +30,22 @@ host all all all scram-sha-256
 
 /// Starts a server that has a certificate, and trusts clients' certificates of an authority.
 fn start(identity: &Identity, authority: &Authority) -> Server {
+    start_with(identity, authority, &[])
+}
+
+fn start_with(identity: &Identity, authority: &Authority, more: &[&str]) -> Server {
     let files = [
         ("server.crt", identity.certificate.as_str()),
         ("server.key", &identity.key),
         ("ca.crt", &authority.certificate),
     ];
-    let settings = [
+    let mut settings = vec![
         "ssl=on",
         "ssl_cert_file={}/server.crt",
         "ssl_key_file={}/server.key",
         "ssl_ca_file={}/ca.crt",
     ];
+    settings.extend(more);
     let server = Server::start_with(RULES, &settings, &files);
     let session = connected(&server.url());
     for user in ["plain", "secure", "certified"] {
@@ -215,12 +229,18 @@ fn a_client_certificate_lets_in() {
     let own = files("own", &authority.identity("certified", &[]));
     let others = files("others", &authority.identity("other", &[]));
     let strangers = files("strangers", &stranger.identity("certified", &[]));
+    let old = files("old", &authority.old_identity("certified"));
+    let rsa = files("rsa", &authority.old_identity_of("certified", &rsa_key()));
     let at = |parameters: &str| url(&server, "certified", "localhost", parameters);
 
-    assert_eq!(
-        asked(&connected(&at(&own)), "SELECT current_user::text"),
-        "certified"
-    );
+    for parameters in [own.as_str(), &old, &rsa] {
+        for newest in ["TLSv1.3", "TLSv1.2"] {
+            let parameters = format!("{parameters}&ssl_max_protocol_version={newest}");
+            let session = connected(&at(&parameters));
+            assert_eq!(asked(&session, "SELECT current_user::text"), "certified");
+            assert_eq!(asked(&session, VERSION), newest);
+        }
+    }
     assert_rejected(
         &at("sslmode=require"),
         &["valid client certificate", "28000"],
@@ -310,6 +330,102 @@ fn certificates_of_the_manual_are_taken() {
     fails(&server, "localhost", &expired.certificate, "has expired");
 }
 
+/// Also by servers that speak nothing newer.
+#[test]
+fn certificates_of_version_1_are_taken_by_tls_1_2() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    for key in [KeyPair::generate().unwrap(), rsa_key()] {
+        let identity = authority.old_identity_of("localhost", &key);
+        let server = start_with(&identity, &authority, &["ssl_max_protocol_version=TLSv1.2"]);
+        let good = file(&server, "good.pem", &authority.certificate);
+        let wrong = file(&server, "wrong.pem", &stranger.certificate);
+        for parameters in [
+            "".to_owned(),
+            "sslmode=prefer".to_owned(),
+            "sslmode=require".to_owned(),
+            "sslmode=require&channel_binding=require".to_owned(),
+            format!("sslmode=verify-ca&sslrootcert={good}"),
+            format!("sslmode=verify-full&sslrootcert={good}"),
+        ] {
+            let url = format!("{}?{parameters}", server.url_at("localhost"));
+            assert_eq!(asked(&connected(&url), VERSION), "TLSv1.2", "{parameters}");
+        }
+        let url = server.url_at("localhost");
+        assert_rejected(
+            &format!("{url}?sslmode=verify-ca&sslrootcert={wrong}"),
+            &["TLS failed: no trusted certificate signed the server's"],
+        );
+    }
+}
+
+/// A certificate is public: who shows one without having its key is nobody.
+#[test]
+fn a_certificate_without_its_key_proves_nothing() {
+    let authority = Authority::new();
+    let roots = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(roots.path(), &authority.certificate).unwrap();
+    let of = |kind| KeyPair::generate_for(kind).unwrap();
+    let other = KeyPair::generate().unwrap();
+    let old = |key: &KeyPair| authority.old_identity_of("localhost", key);
+    for (identity, other) in [
+        (authority.identity("localhost", &[]), &other),
+        (authority.old_identity("localhost"), &other),
+        (authority.old_identity("localhost"), &rsa_key()),
+        (old(&of(&PKCS_ECDSA_P384_SHA384)), &other),
+        (old(&of(&PKCS_ED25519)), &of(&PKCS_ED25519)),
+        (old(&rsa_key()), &other),
+    ] {
+        let other_key = other.serialize_pem();
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            for (key, is_own) in [(&identity.key, true), (&other_key, false)] {
+                let (port, handshake) = speak_tls(&identity.certificate, key, version);
+                let mode = format!(
+                    "sslmode=verify-ca&sslrootcert={}",
+                    roots.path().to_str().unwrap()
+                );
+                let text =
+                    refused(&format!("postgres://u:p@127.0.0.1:{port}/d?{mode}")).to_string();
+                assert_eq!(text.contains("TLS failed"), !is_own, "{version:?}: {text}");
+                assert_eq!(handshake.join().unwrap(), is_own, "{version:?}: {text}");
+            }
+        }
+    }
+}
+
+/// Shows a certificate to one client, and hangs up. Tells whether the client took it.
+fn speak_tls(
+    certificate: &str,
+    key: &str,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> (u16, std::thread::JoinHandle<bool>) {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    let shown = SingleCertAndKey::from(CertifiedKey::new(vec![certificate], key));
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(shown));
+    let mut tls = ServerConnection::new(Arc::new(config)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let handshake = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut request = [0; 8];
+        socket.read_exact(&mut request).unwrap();
+        socket.write_all(b"S").unwrap();
+        while tls.is_handshaking() {
+            if tls.complete_io(&mut socket).is_err() {
+                return false;
+            }
+        }
+        true
+    });
+    (port, handshake)
+}
+
 #[test]
 fn files_that_can_not_be_read_are_named() {
     let authority = Authority::new();
@@ -320,6 +436,20 @@ fn files_that_can_not_be_read_are_named() {
     let encrypted =
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     let encrypted = file(&server, "encrypted", encrypted);
+    let key = file(&server, "own.key", &identity.key);
+    let other_key = file(
+        &server,
+        "other.key",
+        &authority.identity("localhost", &[]).key,
+    );
+    let old = file(
+        &server,
+        "old.crt",
+        &authority.old_identity("localhost").certificate,
+    );
+    let pem = |kind: &str| format!("-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n");
+    let no_certificate = file(&server, "no.crt", &pem("CERTIFICATE"));
+    let no_key = file(&server, "no.key", &pem("PRIVATE KEY"));
     for (parameters, expected) in [
         (
             "sslrootcert=/nowhere/ca.pem".to_owned(),
@@ -340,6 +470,22 @@ fn files_that_can_not_be_read_are_named() {
         (
             format!("sslcert={certificate}&sslkey={encrypted}"),
             "url: sslkey: encrypted keys",
+        ),
+        (
+            format!("sslcert={no_certificate}&sslkey={key}"),
+            "url: sslcert: the certificate can't be understood",
+        ),
+        (
+            format!("sslcert={certificate}&sslkey={no_key}"),
+            "url: sslkey: the key can't be used",
+        ),
+        (
+            format!("sslcert={certificate}&sslkey={other_key}"),
+            "url: sslkey: it is not the certificate's key",
+        ),
+        (
+            format!("sslcert={old}&sslkey={key}"),
+            "url: sslkey: it is not the certificate's key",
         ),
     ] {
         let failure = refused(&format!("{}?{parameters}", server.url()));
