@@ -182,7 +182,7 @@ describe('a statement that takes longer than it may', () => {
 
 describe('a server that can not be used', () => {
   const secret = 'pa ss:w@rd/%'
-  const parts = ['pa ss', 'w@rd', encodeURIComponent(secret), encodeURIComponent('w@rd')]
+  const parts = ['pa ss', 'w@rd', encodeURIComponent(secret), encodeURIComponent('w@rd'), 'hunter']
 
   /** Nothing of an error or a store tells the password. */
   function expectSilence(...things) {
@@ -321,6 +321,11 @@ describe('a server that can not be used', () => {
       `postgresql://postgres:${encodeURIComponent(secret)}@127.0.0.1/postgres?sslmode=maybe`,
       `host=127.0.0.1 password='${secret}' sslmode=maybe`,
       `host=127.0.0.1 password='${secret}`,
+      'postgresql://postgres:x@hunter2/hunter2@127.0.0.1:1/postgres',
+      'postgresql://postgres:x@/hunter2@127.0.0.1:1/postgres',
+      'postgresql://postgres:x@hunter2?hunter=y@127.0.0.1:1/postgres',
+      'postgresql://postgres:1/hunter2?user=y@127.0.0.1:1/postgres',
+      'host=127.0.0.1 port=1 password=x user=y hunter=z',
       `http://postgres:${encodeURIComponent(secret)}@127.0.0.1/`
     ]) {
       for (const error of await refusals(url)) expect(error.code).toBe('InvalidOptions')

@@ -80,7 +80,7 @@ impl Parameters {
                 let name = shown(&name, after_password);
                 return Err(format!("{name}: it is no parameter that is known here"));
             }
-            after_password = name == "password";
+            after_password |= name == "password";
         }
         Ok(parameters)
     }
@@ -220,7 +220,9 @@ fn refused(name: &str, given: Option<&str>) -> Option<&'static str> {
         "passfile" => Some("password files are not read"),
         "service" | "servicefile" => Some("service files are not read"),
         "scram_client_key" | "scram_server_key" => Some("a password is needed instead"),
-        _ if name.starts_with("oauth_") => Some("OAuth is not supported"),
+        "oauth_issuer" | "oauth_client_id" | "oauth_client_secret" | "oauth_scope" => {
+            Some("OAuth is not supported")
+        }
         // Others' parameters that operators' URLs carry.
         "schema" | "currentSchema" => Some("the schema is an option of the store"),
         _ => None,
@@ -228,7 +230,8 @@ fn refused(name: &str, given: Option<&str>) -> Option<&'static str> {
     .filter(|_| given.is_some() || !name.starts_with("oauth_"))
 }
 
-/// A name as messages may show it: one that can be no piece of a password.
+/// A name as messages may show it: one that can be no piece of a password. What follows on one may be,
+/// where a space or an '&' in it was not written as it has to be.
 fn shown(name: &str, after_password: bool) -> &str {
     let plain = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
     if after_password || name.len() > 32 || !name.bytes().all(plain) {

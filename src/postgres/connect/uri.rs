@@ -7,35 +7,33 @@
 pub(super) fn parse(rest: &str) -> Result<Vec<(String, String)>, String> {
     let mut pairs = Vec::new();
     let (authority, rest) = rest.split_at(end_of_authority(rest));
+    // libpq takes it. But it may be the one that ends the password, and all before it a piece of that,
+    // which messages would show as a host, a database or a parameter.
+    if rest.contains('@') {
+        return Err(
+            "there is an '@' after the first '/' or '?': write '@', '/' and '?' in the user or password as \
+             %40, %2F and %3F, and an '@' in the database or a parameter as %40"
+                .to_owned(),
+        );
+    }
 
     // No host contains an '@', so the last one ends the password.
     let (credentials, hosts) = match authority.rsplit_once('@') {
         Some((credentials, hosts)) => (Some(credentials), hosts),
         None => (None, authority),
     };
-    if let Some(credentials) = credentials {
-        let (user, password) = match credentials.split_once(':') {
-            Some((user, password)) => (user, Some(password)),
-            None => (credentials, None),
-        };
-        push(&mut pairs, "user", decode(user, "the user")?);
-        if let Some(password) = password {
-            push(&mut pairs, "password", decode(password, "the password")?);
-        }
-    }
+    let (user, password) = match credentials {
+        Some(credentials) => credentials.split_once(':').unwrap_or((credentials, "")),
+        None => ("", ""),
+    };
+    push(&mut pairs, "user", decode(user, "the user")?);
+    let password = decode(password, "the password")?;
     parse_hosts(hosts, &mut pairs)?;
 
     let (path, query) = match rest.split_once('?') {
         Some((path, query)) => (path, query),
         None => (rest, ""),
     };
-    if credentials.is_none() && path.contains('@') {
-        return Err(
-            "there is an '@' after the first '/': write a '/' in the user or password as \
-             %2F, and an '@' in the database as %40"
-                .to_owned(),
-        );
-    }
     let database = path.strip_prefix('/').unwrap_or(path);
     push(&mut pairs, "dbname", decode(database, "the database")?);
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
@@ -50,6 +48,10 @@ pub(super) fn parse(rest: &str) -> Result<Vec<(String, String)>, String> {
         } else {
             pairs.push((name, value));
         }
+    }
+    // After a password no name is shown. This one has ended, so it comes last, unless it is replaced.
+    if !pairs.iter().any(|(name, _)| name == "password") {
+        push(&mut pairs, "password", password);
     }
     Ok(pairs)
 }

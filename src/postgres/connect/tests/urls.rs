@@ -132,7 +132,7 @@ fn urls_are_read_as_libpq_reads_them() {
             "host?user=me:-@realm:5432/-",
         ),
         (
-            "postgres://host/db?user=me@realm&password=a=b",
+            "postgres://host/db?user=me%40realm&password=a=b",
             "me@realm:a=b@host:5432/db",
         ),
         (" postgres://host \n", "-:-@host:5432/-"),
@@ -195,6 +195,12 @@ fn what_is_wrong_is_said_without_the_password() {
         ("postgres://u:hunter2%00@host/db", "password: U+0000"),
         ("postgres://u:x/hunter2@host/db", "%2F"),
         ("postgres://u:1/hunter2@host/db", "%2F"),
+        ("postgres://u:x@hunter2/hunter2@host/db", "%40"),
+        ("postgres://u:x@/hunter2@host/db", "%40"),
+        ("postgres://u:x@hunter2?hunter2=y@host/db", "%3F"),
+        ("postgres://u:1/hunter2?user=y@host/db", "%3F"),
+        ("postgres://u:x@hunter2?options=y@host/db", "%40"),
+        ("postgres://host/db?user=me@hunter2", "%40"),
         ("postgres://u:hunter2@[::1/db", "']'"),
         ("postgres://u:hunter2@[]/db", "no address"),
         ("postgres://u:hunter2@[::1]x/db", "only a port"),
@@ -229,6 +235,18 @@ fn what_is_wrong_is_said_without_the_password() {
         ),
         (
             "host=h password=a hunter2=b",
+            "a parameter: it is no parameter",
+        ),
+        (
+            "host=h password=a user=u hunter=b",
+            "a parameter: it is no parameter",
+        ),
+        (
+            "postgres://host/db?password=a&user=u&hunter=b",
+            "a parameter: it is no parameter",
+        ),
+        (
+            "postgres://host/db?password=a&oauth_hunter=b",
             "a parameter: it is no parameter",
         ),
         ("host=h password=a hunter2", "name=value"),
@@ -521,7 +539,67 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
+/// What a password may be made of that nobody has encoded.
+fn pieces(separators: &'static str) -> impl Strategy<Value = String> {
+    let piece = prop_oneof![3 => "[A-Z]{4,6}", 1 => "[6-9]{1,5}", 3 => separators];
+    prop::collection::vec(piece, 1..8).prop_map(|pieces| pieces.concat())
+}
+
+/// Four characters of the password that stand in the text. Capitals and these digits are in no message
+/// by themselves.
+fn leaked(password: &str, text: &str) -> Option<String> {
+    let characters: Vec<char> = password.chars().collect();
+    let windows = characters.windows(4).map(|window| window.iter().collect());
+    windows
+        .filter(|window: &String| window.contains(|c: char| matches!(c, 'A'..='Z' | '6'..='9')))
+        .find(|window| text.contains(window.as_str()))
+}
+
+/// All that is ever said of a URL.
+fn said(url: &str) -> String {
+    match parse(url) {
+        Ok(target) => format!("{} {target:?}", target.describe()),
+        Err(error) => error,
+    }
+}
+
 proptest! {
+    #[test]
+    fn nothing_is_said_of_a_password_that_is_not_encoded(
+        password in pieces(
+            "[@/?#:%&= '\\\\,\\[\\]]|[/@?&](user|password|dbname|host|port|options|ssl|[a-z]{4})=|@/|%4|%[2-4]f|://",
+        ),
+        place in prop_oneof![
+            Just("127.0.0.1:1/db"),
+            Just("a,b:2/db?sslmode=disable"),
+            Just("[::1]"),
+            Just("/db?host=/tmp"),
+            Just("?port=1"),
+        ],
+    ) {
+        for scheme in ["postgres://", "postgresql://", "postgresql:", "postgres:/", "jdbc:postgresql://", ""] {
+            let url = format!("{scheme}shop:{password}@{place}");
+            let said = said(&url);
+            prop_assert_eq!(leaked(&password, &said), None, "{}: {}", url, said);
+        }
+    }
+
+    /// Where it stands among other parameters, what looks like one of them is one.
+    #[test]
+    fn nothing_is_said_of_a_password_among_parameters(
+        password in pieces("[@/?#:%&= '\\\\,\\[\\]]|[& ?](oauth_|ssl|[a-z]{4,5}_?)|%4|://"),
+    ) {
+        for url in [
+            format!("postgres://127.0.0.1:1/db?user=shop&password={password}"),
+            format!("postgres://127.0.0.1:1/db?password={password}&user=shop"),
+            format!("host=127.0.0.1 user=shop password={password} dbname=db"),
+            format!("host=127.0.0.1 user=shop password='{password}' dbname=db"),
+        ] {
+            let said = said(&url);
+            prop_assert_eq!(leaked(&password, &said), None, "{}: {}", url, said);
+        }
+    }
+
     #[test]
     fn any_password_arrives(password in "[^\0]{1,20}", user in "[^\0]{1,8}") {
         let url = format!("postgres://{}:{}@h/db", encoded(&user), encoded(&password));
