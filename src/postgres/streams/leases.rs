@@ -1,7 +1,9 @@
 //! The leases of a store on the server, by a connection of its own: a pool whose connections are all in use
 //! must not cost a store its leases.
 
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::types::{ToSql, Type};
@@ -9,10 +11,13 @@ use tokio_postgres::types::{ToSql, Type};
 use super::watcher::Watched;
 use crate::contract::EventStoreError;
 use crate::delivery::{HeldLeases, LeaseKeeper, Left, Moved, Reply};
-use crate::postgres::backend::{Backend, Result};
+use crate::postgres::backend::{Backend, Result, no_row};
 
 /// Names that are asked for at once, at most.
 const TURNS: usize = 64;
+/// How long after a sign of life leases are known to be a store's own. Others may take them after 4 seconds
+/// of the server's clock.
+const SURE_FOR: Duration = Duration::from_secs(3);
 
 pub(super) struct PostgresLeases {
     backend: Arc<Backend>,
@@ -20,7 +25,38 @@ pub(super) struct PostgresLeases {
     /// See [`alone_with`](Self::alone_with).
     turns: [Mutex<()>; TURNS],
     watched: Watched,
+    surety: Surety,
     pub(super) this: Weak<Self>,
+}
+
+/// How sure a store is that its leases are its own.
+#[derive(Debug, Default)]
+struct Surety {
+    /// When the last sign of life was sent by which they were.
+    since: std::sync::Mutex<Option<Instant>>,
+    doubted: AtomicBool,
+}
+
+impl Surety {
+    fn is_sure_at(&self, now: Instant) -> bool {
+        self.since().is_some_and(|since| now - since < SURE_FOR)
+    }
+
+    fn renew(&self, sent: Instant) {
+        *self.since() = Some(sent);
+    }
+
+    fn since(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn doubt(&self) {
+        self.doubted.store(true, Ordering::SeqCst);
+    }
+
+    fn take_doubt(&self) -> bool {
+        self.doubted.swap(false, Ordering::SeqCst)
+    }
 }
 
 impl PostgresLeases {
@@ -30,6 +66,7 @@ impl PostgresLeases {
             backend,
             turns: std::array::from_fn(|_| Mutex::default()),
             watched,
+            surety: Surety::default(),
             this: this.clone(),
         })
     }
@@ -112,14 +149,37 @@ impl PostgresLeases {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Gives a sign of life; after a long silence also looks whether the leases are still its own.
+    /// Something else may have given a sign of life: the next one does not tell of a silence before it.
+    pub(super) fn doubt(&self) {
+        self.surety.doubt();
+    }
+
+    /// Gives a sign of life, and looks whether the leases are still its own unless it is certain.
+    ///
+    /// The server tells of a silence only once, so what it says is not enough: its answer may be lost, and so
+    /// may that to the look. The clock here is not enough either: it may not count while a machine is
+    /// suspended.
     pub(super) async fn touch(&self) -> Result<()> {
+        let sent = Instant::now();
+        // Doubts that come up meanwhile are for the next time.
+        let doubted = self.surety.take_doubt();
+        let touched = self.touch_and_look(doubted).await;
+        match touched {
+            Ok(()) => self.surety.renew(sent),
+            Err(_) => self.surety.doubt(),
+        }
+        touched
+    }
+
+    async fn touch_and_look(&self, doubted: bool) -> Result<()> {
         let backend = &self.backend;
-        let row = backend
-            .ask_one(&backend.statements.touch, &[(&backend.store, Type::INT8)])
+        let (rows, maybe_done) = backend
+            .ask_again(&backend.statements.touch, &[(&backend.store, Type::INT8)])
             .await?;
+        let was_silent: bool = rows.first().ok_or_else(no_row)?.get(0);
+        let is_sure = self.surety.is_sure_at(Instant::now());
         let held = self.held.all();
-        if !row.get::<_, bool>(0) || held.is_empty() {
+        if held.is_empty() || (is_sure && !doubted && !maybe_done && !was_silent) {
             return Ok(());
         }
         let names: Vec<&str> = held.iter().map(|lease| lease.name()).collect();
@@ -163,5 +223,35 @@ impl LeaseKeeper for PostgresLeases {
 
     fn has_unreleased(&self) {
         self.watched.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{SURE_FOR, Surety};
+
+    #[test]
+    fn a_store_is_sure_for_a_while_after_it_spoke() {
+        let surety = Surety::default();
+        let now = Instant::now();
+        assert!(!surety.is_sure_at(now));
+        surety.renew(now);
+        assert!(surety.is_sure_at(now));
+        assert!(surety.is_sure_at(now + SURE_FOR - Duration::from_millis(1)));
+        assert!(!surety.is_sure_at(now + SURE_FOR));
+        // It took the server longer to answer than others wait.
+        surety.renew(now);
+        assert!(!surety.is_sure_at(now + Duration::from_secs(4)));
+    }
+
+    #[test]
+    fn a_doubt_is_there_until_it_is_taken() {
+        let surety = Surety::default();
+        assert!(!surety.take_doubt());
+        surety.doubt();
+        assert!(surety.take_doubt());
+        assert!(!surety.take_doubt());
     }
 }

@@ -118,7 +118,7 @@ async fn take_lease(
     leases.release_late(&name).await?;
     loop {
         let mine = leases.held.holds(&name);
-        let row = backend
+        let asked = backend
             .ask_one(
                 &backend.statements.take_lease,
                 &[
@@ -129,7 +129,10 @@ async fn take_lease(
                     (&mine, Type::BOOL),
                 ],
             )
-            .await?;
+            .await;
+        // Who takes a lease gives a sign of life with it.
+        leases.doubt();
+        let row = asked?;
         match row.get::<_, &str>(0) {
             "taken" => {
                 let (fencing, position) = (row.get(2), row.get::<_, i64>(3) as u64);
