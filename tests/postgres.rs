@@ -323,6 +323,11 @@ async fn functions_are_renewed_and_never_taken_back() {
     let schema = Schema::new();
     schema.open().await.close().await.unwrap();
     let client = schema.client().await;
+    // What an older revision had goes.
+    let old = "CREATE FUNCTION factstr_append(bigint, bigint, integer[], text[], text[], bigint[],
+        integer[], text[], integer[], integer[], integer[], bigint[], bigint[], text[], integer[],
+        bigint[], bigint[], integer[], integer[], integer[]) RETURNS void LANGUAGE sql AS ''";
+    client.batch_execute(old).await.unwrap();
     for (revision, is_newer) in [("1000", true), ("0", false)] {
         let set = format!(
             "UPDATE store_metadata SET value = '{revision}' WHERE key = 'functions_revision'"
@@ -334,6 +339,9 @@ async fn functions_are_renewed_and_never_taken_back() {
         store.append(note("goes on")).await.unwrap();
         store.close().await.unwrap();
     }
+    let appends = "SELECT count(*) FROM pg_proc WHERE proname = 'factstr_append'
+                   AND pronamespace = quote_ident(current_schema())::regnamespace";
+    assert_eq!(count(&client, appends).await, 1);
 }
 
 /// The schema's name stands in the functions: a log that ended gives its name to the next one.

@@ -1,5 +1,7 @@
 // Many processes on one log: what one commits, all others count with and are told of.
 
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import { expect, test } from 'vitest'
 
 import { FactstrPostgresStore } from '../../index.js'
@@ -145,6 +147,26 @@ test('what others commit is heard of at once', async () => {
   await until(async () => ![before, null].includes(await pid()))
   await store.append([event('a', 'after')])
   await until(() => seen.calls().length === 53)
+})
+
+test('what others commit now and then is heard of at once', async () => {
+  const place = newPlace()
+  const { schema } = JSON.parse(place)
+  const store = closing(await openAt(place))
+  // Nobody listens yet.
+  await appendBatches(store, 1)
+  const seen = await watcher(place, { pollIntervalMs: 3_600_000, applicationName: schema })
+  const listens =
+    "SELECT 1 FROM pg_stat_activity WHERE application_name = $1 AND query LIKE 'LISTEN%'"
+  await until(async () => (await sql(listens, [schema])).length === 1)
+  await until(async () => (await sql(`SELECT 1 FROM "${schema}".stream_stores`)).length === 1)
+  let committed = 0
+  while (seen.calls().length === 0 && committed < 12) {
+    await appendBatches(store, 1)
+    committed++
+    await sleep(250)
+  }
+  await until(() => seen.calls().length === committed)
 })
 
 test('what others commit is found where nothing can be heard', async () => {

@@ -16,7 +16,7 @@ use crate::selection::ContextVersions;
 const ROW_EVENTS: usize = 64;
 const ROW_SPAN: i32 = 1_024;
 
-/// The arguments but the writer and the number, in the order of the function's.
+/// The arguments but the writer, the number and the look, in the order of the function's.
 #[derive(Debug, Default)]
 pub(super) struct Group<'r> {
     sizes: Vec<i32>,

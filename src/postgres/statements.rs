@@ -31,7 +31,7 @@ impl Statements {
         };
         Self {
             name: name.to_owned(),
-            append: call("factstr_append", 20),
+            append: call("factstr_append", 21),
             settle: call("factstr_settle", 2),
             page: call("factstr_page", 9),
             batches: call("factstr_batches", 2),

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use tokio_postgres::types::{ToSql, Type};
@@ -24,6 +25,9 @@ const GROUP_BYTES: usize = 8 * 1024 * 1024;
 const LARGEST_BATCH: usize = 768 * 1024 * 1024;
 /// How often a group is tried whose connection is lost each time.
 const ATTEMPTS: usize = 5;
+/// After so many groups, or so long, it is looked again whether other stores listen.
+const LOOK_EVERY_GROUPS: i64 = 16;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The isolation level of the database's default is not the one that appends need.
 const WRONG_ISOLATION: &str = "FS001";
@@ -41,6 +45,8 @@ pub(super) struct Writer {
     wrapped: bool,
     /// Other stores listen for what is committed.
     listened: bool,
+    /// With which group that was looked for, and when that was sent.
+    looked: Option<(i64, Instant)>,
     /// Told when they should hear of it.
     committed: Arc<Notify>,
 }
@@ -49,6 +55,13 @@ struct Connection {
     session: Session,
     /// A commit of this connection did not wait for the standby that it should have waited for.
     not_replicated: Arc<AtomicBool>,
+}
+
+/// What a group is appended with.
+struct Arguments<'g> {
+    number: i64,
+    look: bool,
+    group: &'g Group<'g>,
 }
 
 /// What became of a group.
@@ -84,6 +97,7 @@ impl Writer {
             number: 0,
             wrapped: false,
             listened: false,
+            looked: None,
             committed,
         }
     }
@@ -175,7 +189,13 @@ impl Writer {
             connection.not_replicated.store(false, Ordering::SeqCst);
             let encode = || Group::of(group, &backend.versions);
             let encoded = beside_connections(effort(group), encode);
-            let appended = append(&backend, &connection, &encoded, self.number, self.wrapped).await;
+            let sent = Instant::now();
+            let arguments = Arguments {
+                number: self.number,
+                look: self.is_to_look(sent),
+                group: &encoded,
+            };
+            let appended = append(&backend, &connection, &arguments, self.wrapped).await;
             drop(encoded);
             let failure = match appended {
                 Ok(row) => {
@@ -185,7 +205,10 @@ impl Writer {
                     return match outcome {
                         Ok(outcome) if replicated => {
                             // In most groups it is not looked for.
-                            self.listened = row.get::<_, Option<bool>>(3).unwrap_or(self.listened);
+                            if let Some(listened) = row.get(3) {
+                                self.listened = listened;
+                                self.looked = Some((self.number, sent));
+                            }
                             if self.listened {
                                 self.committed.notify_one();
                             }
@@ -226,6 +249,12 @@ impl Writer {
                 _ => return Err(all(failure)),
             }
         }
+    }
+
+    fn is_to_look(&self, now: Instant) -> bool {
+        self.looked.is_none_or(|(number, at)| {
+            self.number - number >= LOOK_EVERY_GROUPS || now - at >= LOOK_EVERY
+        })
     }
 
     /// Finds out what became of the last group. `None`: it was not committed, and never will be.
@@ -375,14 +404,18 @@ async fn connect(backend: &Backend) -> Result<Connection, Failure> {
 async fn append(
     backend: &Backend,
     connection: &Connection,
-    group: &Group<'_>,
-    number: i64,
+    Arguments {
+        number,
+        look,
+        group,
+    }: &Arguments<'_>,
     wrapped: bool,
 ) -> Result<Row, Failure> {
     let session = &connection.session;
     let mut arguments: Vec<_> = vec![
         (&backend.store as &(dyn ToSql + Sync), Type::INT8),
-        (&number, Type::INT8),
+        (number, Type::INT8),
+        (look, Type::BOOL),
     ];
     arguments.extend(group.arguments());
     let running = async {

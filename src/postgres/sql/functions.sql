@@ -355,10 +355,17 @@ BEGIN
 END
 $factstr$;
 
+-- As revision 2 had it.
+DROP FUNCTION IF EXISTS {schema}.factstr_append(
+  bigint, bigint, integer[], text[], text[], bigint[], integer[], text[], integer[], integer[], integer[],
+  bigint[], bigint[], text[], integer[], bigint[], bigint[], integer[], integer[], integer[]
+);
+
 -- Commits a group of appends: each request is one batch, appended whole or, if its context has changed, not
 -- at all. Later requests see earlier ones.
 --
 -- writer, number: what the group can be asked for later, see factstr_settle.
+-- look: for other stores that have streams.
 -- sizes: the number of events of each request; event_types, payloads: all events in order.
 -- facets, lasts, befores: postings, with the place of the last event among all (from 1).
 -- batch_firsts, batch_lasts: the places of batches of more than one event.
@@ -372,9 +379,9 @@ $factstr$;
 --
 -- head: the newest sequence number before the group. verdicts: NULL if every request was appended; else
 -- for each its first sequence number, or -1 - (the context's version, 0: none). listened: whether other
--- stores have streams; NULL, as before: it is looked for in every 16th group.
+-- stores have streams; NULL: it was not looked for.
 CREATE OR REPLACE FUNCTION {schema}.factstr_append(
-  writer bigint, number bigint, sizes integer[], event_types text[], payloads text[],
+  writer bigint, number bigint, look boolean, sizes integer[], event_types text[], payloads text[],
   facets bigint[], lasts integer[], befores text[], batch_firsts integer[], batch_lasts integer[],
   condition_request integer[], condition_expected bigint[], condition_known bigint[],
   condition_context text[],
@@ -499,7 +506,7 @@ BEGIN
       -- Rows that an old snapshot still sees are not gone from the index: they must not be walked anew.
       AND g.number >= factstr_append.number - 4096;
   END IF;
-  IF number % 16 = 1 THEN
+  IF look THEN
     listened := EXISTS (
       SELECT 1 FROM {schema}.stream_stores s
       WHERE s.store <> writer AND s.touched_at > the_time - interval '10 seconds'
