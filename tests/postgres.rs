@@ -553,6 +553,79 @@ async fn schemas_of_one_database_do_not_see_each_other() {
     second.close().await.unwrap();
 }
 
+/// Others would tell a store that is gone of commits, and look at its rows with every group.
+#[tokio::test]
+async fn a_closed_store_leaves_no_row_of_itself() {
+    let schema = Schema::new();
+    let live = async |store: &PostgresStore| {
+        let handle = HandleStream::new(|_| async { Ok(()) });
+        store.stream_all(handle).await.unwrap()
+    };
+    let durable = async |store: &PostgresStore| {
+        let handle = HandleStream::new(|_| async { Ok(()) });
+        let name = DurableStream::new("mine");
+        store.stream_all_durable(&name, handle).await.unwrap()
+    };
+    schema.open().await.close().await.unwrap();
+    let client = schema.client().await;
+    let touched = "SELECT count(*) FROM stream_stores";
+    let left = "SELECT (SELECT count(*) FROM stream_stores) + (SELECT count(*) FROM append_groups)";
+    for (appends, is_durable, ends_before) in [
+        (false, false, false),
+        (false, true, false),
+        (false, true, true),
+        (true, false, true),
+        (true, true, false),
+    ] {
+        let store = schema.open().await;
+        if appends {
+            store.append(note("mine")).await.unwrap();
+        }
+        let stream = if is_durable {
+            durable(&store).await
+        } else {
+            live(&store).await
+        };
+        while count(&client, touched).await == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if ends_before {
+            stream.unsubscribe().await;
+        }
+        store.close().await.unwrap();
+        assert_eq!(
+            count(&client, left).await,
+            0,
+            "{appends} {is_durable} {ends_before}"
+        );
+    }
+
+    // A sign of life is under way.
+    let store = Arc::new(schema.open().await);
+    let _stream = live(&store).await;
+    while count(&client, touched).await == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut holder = schema.client().await;
+    let lock = holder.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE stream_stores IN SHARE MODE")
+        .await
+        .unwrap();
+    let waiting =
+        "SELECT count(*) FROM pg_locks WHERE relation = 'stream_stores'::regclass AND NOT granted";
+    while count(&client, waiting).await == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let closed = store.clone();
+    let closing = tokio::spawn(async move { closed.close().await });
+    while store.head_sequence_number().await != Err(EventStoreError::StoreClosed) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    lock.commit().await.unwrap();
+    closing.await.unwrap().unwrap();
+    assert_eq!(count(&client, left).await, 0);
+}
+
 /// Each schema has a channel of its own, and commits are told there.
 #[tokio::test]
 async fn notifications_are_told_to_one_schema() {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
@@ -107,6 +108,22 @@ impl Backend {
     ) -> std::result::Result<Vec<Row>, Failure> {
         let running = self.run(client, statement, arguments);
         self.connections.with_timeout(client, running).await
+    }
+
+    /// Has the server forget this store. Once only: who closes should not wait for a server that is away, and
+    /// others clear up what stays.
+    pub(super) async fn forget_store(&self) {
+        let arguments: [(&(dyn ToSql + Sync), Type); 1] = [(&self.store, Type::INT8)];
+        let forgetting = async {
+            let client = self.connections.get().await?;
+            let statement = &self.statements.forget_store;
+            self.ask_on(&client, statement, &arguments).await
+        };
+        match timeout(self.patience, forgetting).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(failure)) => tracing::debug!(%failure, "the server still knows the store"),
+            Err(_) => tracing::debug!("the server still knows the store: it does not answer"),
+        }
     }
 
     /// Runs a statement on a connection: a prepared one where the session is our own.

@@ -148,9 +148,9 @@ impl PostgresStore {
         let writing = runtime.spawn(writer.run());
         runtime.spawn(async move {
             // A writer that panics must not keep a store from being closed.
-            let _ = writing.await;
+            let has_appended = writing.await.unwrap_or(true);
             let _ = all_done.recv().await;
-            streams.end();
+            streams.end(has_appended).await;
             ended.send_replace(true);
             connections.iter().for_each(Connections::close);
             release.send_replace(true);

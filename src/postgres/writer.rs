@@ -102,8 +102,8 @@ impl Writer {
         }
     }
 
-    /// Serves until all senders are gone.
-    pub(super) async fn run(mut self) {
+    /// Serves until all senders are gone. Tells whether the server may know groups of it.
+    pub(super) async fn run(mut self) -> bool {
         while let Some(requests) = self.appends.recv().await {
             self.waiting.extend(requests);
             while !self.waiting.is_empty() {
@@ -111,16 +111,7 @@ impl Writer {
                 self.commit(group).await;
             }
         }
-        if self.number > 0 {
-            let backend = &self.backend;
-            let statement = &backend.statements.forget_store;
-            let forgotten = backend
-                .ask(statement, &[(&backend.store, Type::INT8)])
-                .await;
-            if let Err(error) = forgotten {
-                tracing::debug!(%error, "the writer's last group stays known");
-            }
-        }
+        self.number > 0
     }
 
     fn next_group(&mut self) -> Vec<AppendRequest> {

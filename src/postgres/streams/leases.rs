@@ -20,12 +20,16 @@ const TURNS: usize = 64;
 const SURE_FOR: Duration = Duration::from_secs(3);
 
 pub(super) struct PostgresLeases {
-    backend: Arc<Backend>,
+    pub(super) backend: Arc<Backend>,
     pub(super) held: Arc<HeldLeases>,
     /// See [`alone_with`](Self::alone_with).
     turns: [Mutex<()>; TURNS],
     watched: Watched,
     surety: Surety,
+    /// The server may have a sign of life of this store.
+    pub(super) touched: AtomicBool,
+    /// Held while one is given.
+    touching: Mutex<()>,
     pub(super) this: Weak<Self>,
 }
 
@@ -67,6 +71,8 @@ impl PostgresLeases {
             turns: std::array::from_fn(|_| Mutex::default()),
             watched,
             surety: Surety::default(),
+            touched: AtomicBool::new(false),
+            touching: Mutex::default(),
             this: this.clone(),
         })
     }
@@ -173,9 +179,17 @@ impl PostgresLeases {
 
     async fn touch_and_look(&self, doubted: bool) -> Result<()> {
         let backend = &self.backend;
-        let (rows, maybe_done) = backend
-            .ask_again(&backend.statements.touch, &[(&backend.store, Type::INT8)])
-            .await?;
+        let touching = self.touching.lock().await;
+        if self.watched.has_ended() {
+            return Ok(());
+        }
+        self.touched.store(true, Ordering::SeqCst);
+        let arguments: [(&(dyn ToSql + Sync), Type); 1] = [(&backend.store, Type::INT8)];
+        let (rows, maybe_done) = tokio::select! {
+            asked = backend.ask_again(&backend.statements.touch, &arguments) => asked?,
+            () = self.watched.until_end() => return Ok(()),
+        };
+        drop(touching);
         let was_silent: bool = rows.first().ok_or_else(no_row)?.get(0);
         let is_sure = self.surety.is_sure_at(Instant::now());
         let held = self.held.all();
@@ -199,6 +213,15 @@ impl PostgresLeases {
                 .for_each(|lease| lease.lose());
         }
         Ok(())
+    }
+}
+
+impl PostgresLeases {
+    /// Tells, once nothing is watched any more, whether the server may have a sign of life: there will be no
+    /// other one than it has been sent.
+    pub(super) async fn last_touch(&self) -> bool {
+        drop(self.touching.lock().await);
+        self.touched.load(Ordering::SeqCst)
     }
 }
 

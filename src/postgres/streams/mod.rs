@@ -7,6 +7,7 @@ mod watcher;
 
 pub(super) use self::watcher::notify;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -52,9 +53,15 @@ impl PostgresStreams {
         (streams, delivery)
     }
 
-    /// Nothing is watched any more.
-    pub(super) fn end(&self) {
+    /// Nothing is watched any more, and the server forgets the store, if it knows of it.
+    pub(super) async fn end(&self, has_appended: bool) {
         self.watched.end();
+        if self.leases.last_touch().await {
+            // After it, as a connection does one thing after the other.
+            self.leases.backend.forget_store().await;
+        } else if has_appended {
+            self.backend.forget_store().await;
+        }
     }
 
     fn delivery(&self) -> Option<Arc<Delivery>> {
@@ -116,6 +123,7 @@ async fn take_lease(
     let mut expected = filters.to_owned();
     let _turn = leases.alone_with(&name).await;
     leases.release_late(&name).await?;
+    leases.touched.store(true, Ordering::SeqCst);
     loop {
         let mine = leases.held.holds(&name);
         let asked = backend

@@ -56,6 +56,16 @@ impl Watched {
         self.0.ended.load(Ordering::SeqCst)
     }
 
+    pub(super) async fn until_end(&self) {
+        loop {
+            let changed = self.0.changed.notified();
+            if self.has_ended() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     fn is_idle(&self) -> bool {
         self.0.streams.load(Ordering::SeqCst) == 0
     }
