@@ -1133,6 +1133,64 @@ async fn a_migration_keeps_what_users_have_added_or_changes_nothing() {
 }
 
 /// Who may use the tables but does not own them can't migrate them, and is told so.
+/// All of it at once: the server names one thing at a time, and an index never.
+#[tokio::test]
+async fn what_is_in_the_way_of_a_migration_is_named() {
+    let schema = Schema::new().with(LEGACY).await;
+    let client = schema.client().await;
+    let added = "
+        CREATE VIEW my_view AS SELECT payload FROM events;
+        CREATE MATERIALIZED VIEW my_snapshot AS SELECT payload ->> 'item_id' AS item FROM events;
+        CREATE INDEX my_index ON events ((payload ->> 'item_id'));
+        CREATE INDEX my_part ON events (event_type) WHERE payload ? 'x';
+        ALTER TABLE events ADD CONSTRAINT my_check CHECK (jsonb_typeof(payload) <> 'x');
+        CREATE RULE my_rule AS ON INSERT TO events WHERE new.payload ? 'x' DO ALSO NOTHING;
+        CREATE VIEW my_cursors AS SELECT * FROM durable_stream_cursors;
+        CREATE TABLE my_table (name text CONSTRAINT my_reference REFERENCES durable_stream_cursors);
+        ALTER TABLE events ADD COLUMN my_column text GENERATED ALWAYS AS (payload ->> 'item_id') STORED;
+        CREATE VIEW his_view AS SELECT event_type FROM events;
+        CREATE INDEX his_index ON events (event_type)";
+    client.batch_execute(added).await.unwrap();
+    let before = dump(&schema).await;
+    let error = schema.try_open().await.unwrap_err();
+    assert_eq!(error.code(), "StoreFormatUnsupported", "{error}");
+    let message = error.to_string();
+    for identity in [
+        "view {}.my_view",
+        "materialized view {}.my_snapshot",
+        "index {}.my_index",
+        "index {}.my_part",
+        "table constraint my_check on {}.events",
+        "rule my_rule on {}.events",
+        "view {}.my_cursors",
+        "table constraint my_reference on {}.my_table",
+        "{}.events.my_column",
+    ] {
+        let identity = identity.replace("{}", &schema.quoted());
+        assert!(message.contains(&identity), "{identity}: {message}");
+    }
+    for other in ["his_", "idx_", "pkey", "not_null"] {
+        assert!(!message.contains(other), "{other}: {message}");
+    }
+    assert_eq!(dump(&schema).await, before);
+
+    // Alone, an index is not told by the server.
+    for statement in [
+        "CREATE INDEX my_index ON events ((payload ->> 'x'))",
+        "CREATE INDEX my_gin ON events USING gin (payload jsonb_path_ops)",
+    ] {
+        let schema = Schema::new().with(LEGACY).await;
+        let client = schema.client().await;
+        client.batch_execute(statement).await.unwrap();
+        let error = schema.try_open().await.unwrap_err().to_string();
+        let name = statement.split(' ').nth(2).unwrap();
+        assert!(
+            error.contains(&format!("index {}.{name}", schema.quoted())),
+            "{error}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_migration_needs_the_owner() {
     let schema = Schema::new().with(LEGACY).await;

@@ -265,13 +265,18 @@ async fn bring_up_to_date(
             run(include_str!("sql/postings.sql")).await?;
         }
         Format::Known { format: 1, .. } => {
-            let freed = run(include_str!("sql/from_1.sql")).await;
-            freed.map_err(|error| in_the_way(error, statements))?;
+            // After an error nothing can be asked any more.
+            let dependents = dependents(client, statements).await?;
+            let in_the_way = |error| in_the_way(error, statements, &dependents);
+            run(include_str!("sql/from_1.sql"))
+                .await
+                .map_err(in_the_way)?;
             run(include_str!("sql/postings.sql")).await?;
             index_all(client, statements).await?;
             take_over_cursors(client, statements).await?;
-            let done = run("DROP TABLE {schema}.durable_stream_cursors").await;
-            done.map_err(|error| in_the_way(error, statements))?;
+            run("DROP TABLE {schema}.durable_stream_cursors")
+                .await
+                .map_err(in_the_way)?;
         }
         Format::Known { .. } => {}
     }
@@ -293,8 +298,22 @@ async fn bring_up_to_date(
     Ok(())
 }
 
+/// What of the users' depends on what the migration from format 1 changes. It may be in the way, or not.
+async fn dependents(
+    client: &tokio_postgres::Transaction<'_>,
+    statements: &Statements,
+) -> std::result::Result<Vec<String>, Refusal> {
+    let sql = statements.with_schema(include_str!("sql/dependents_of_1.sql"));
+    let rows = client.query_typed(&sql, &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// What users have put on a table may depend on what a migration changes.
-fn in_the_way(error: tokio_postgres::Error, statements: &Statements) -> Refusal {
+fn in_the_way(
+    error: tokio_postgres::Error,
+    statements: &Statements,
+    dependents: &[String],
+) -> Refusal {
     let Some(told) = error.as_db_error() else {
         return error.into();
     };
@@ -305,10 +324,14 @@ fn in_the_way(error: tokio_postgres::Error, statements: &Statements) -> Refusal 
         return error.into();
     }
     let detail = told.detail().map(|detail| format!(": {detail}"));
+    let dependents = match dependents {
+        [] => String::new(),
+        dependents => format!(" ({})", dependents.join(", ")),
+    };
     unsupported(format!(
         "the schema {}, which factstr-postgres 0.5.2 wrote, can't be migrated, and is left as it was: {}{} \
          (SQLSTATE {code}). Drop what depends on durable_stream_cursors, or on the events' payload as \
-         jsonb, first; the view facts will show it",
+         jsonb, first{dependents}; the view facts will show it",
         statements.schema,
         told.message(),
         detail.unwrap_or_default()
