@@ -314,6 +314,14 @@ describe('a server that can not be used', () => {
     }
   })
 
+  test('and no sooner than it was told', async () => {
+    const none = urlWith((url) => (url.port = '1'))
+    const asked = performance.now()
+    const connecting = FactstrPostgresStore.connect(none, { connectTimeoutMs: 500 })
+    await expect(connecting).rejects.toMatchObject({ code: 'BackendFailure' })
+    expect(performance.now() - asked).toBeGreaterThanOrEqual(500)
+  })
+
   test('because its URL can not be understood', async () => {
     for (const url of [
       `postgresql://postgres:${secret}@127.0.0.1/postgres`,

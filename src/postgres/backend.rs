@@ -193,10 +193,11 @@ impl Pauses {
 
     /// `false`: it has taken too long.
     pub(super) async fn wait(&mut self) -> bool {
-        if self.since.elapsed() + self.next >= self.patience {
+        let left = self.patience.saturating_sub(self.since.elapsed());
+        if left.is_zero() {
             return false;
         }
-        tokio::time::sleep(self.next).await;
+        tokio::time::sleep(self.next.min(left)).await;
         self.next = (self.next * 2).min(LONGEST_PAUSE);
         true
     }
