@@ -87,6 +87,11 @@
 // Some shared parts serve one store or the addon only; the build with all features checks them.
 #![cfg_attr(not(feature = "node"), allow(dead_code, unused_imports))]
 
+/// Compiles the example of the README.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod appending;
 mod contract;
