@@ -340,7 +340,7 @@ fn certificates_of_version_1_are_taken_by_tls_1_2() {
         let good = file(&server, "good.pem", &authority.certificate);
         let wrong = file(&server, "wrong.pem", &stranger.certificate);
         for parameters in [
-            "".to_owned(),
+            String::new(),
             "sslmode=prefer".to_owned(),
             "sslmode=require".to_owned(),
             "sslmode=require&channel_binding=require".to_owned(),
