@@ -195,12 +195,9 @@ fn certified(
     let certificates = certificate.certificates()?;
     let loaded = keys.load_private_key(key.private_key()?);
     let loaded = loaded.map_err(|error| key.invalid(&format!("the key can't be used: {error}")))?;
-    let shown = certificates
-        .first()
-        .map_or_else(|| Err(rustls::Error::NoCertificatesPresented), public_key);
-    let shown = shown.map_err(|error| {
-        certificate.invalid(&format!("the certificate can't be understood: {error}"))
-    })?;
+    let Some(shown) = certificates.first().and_then(|own| public_key(own).ok()) else {
+        return Err(certificate.invalid("the certificate can't be understood"));
+    };
     // A key that does not tell its public half can't be compared; then the server finds out.
     if loaded.public_key().is_some_and(|own| *own != *shown) {
         return Err(key.invalid("it is not the certificate's key"));
