@@ -1,7 +1,7 @@
 // Measures this package beside what else one could use, through public APIs, in turns, on the disk of this
 // folder (or of --dir=PATH). Prints Markdown as it goes; results/ keeps it, and figures as JSON.
 //
-// node benchmarks/run.mjs [W1 … W11] [memory sqlite postgres] [--quick] [--largest=N]
+// node benchmarks/run.mjs [W1 … W11] [memory sqlite postgres] [--quick] [--largest=N] [--seconds=S]
 
 import { execFileSync } from 'node:child_process'
 import * as fs from 'node:fs'
@@ -32,7 +32,8 @@ const { values: args, positionals } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
     dir: { type: 'string', default: here },
-    largest: { type: 'string', default: '1000000' }
+    largest: { type: 'string', default: '1000000' },
+    seconds: { type: 'string', default: '1' }
   }
 })
 const known = [...WORKLOADS, ...Object.keys(LABELS)]
@@ -54,10 +55,15 @@ if (!Number.isInteger(largest) || largest < 1000) {
   console.error('--largest: a whole number of at least 1000.')
   process.exit(1)
 }
+const turn = Number(args.seconds)
+if (!(turn >= 0.1)) {
+  console.error('--seconds: how long a turn is, at least 0.1.')
+  process.exit(1)
+}
 const scale = args.quick ? 10 : 1
 const settings = {
   rounds: args.quick ? 2 : 3,
-  seconds: args.quick ? 0.3 : 1,
+  seconds: args.quick ? 0.3 : turn,
   patience: args.quick ? 5 : 60,
   sizes: [10_000, 100_000, 1_000_000, 10_000_000]
     .filter((size) => size < largest)
@@ -71,6 +77,7 @@ function about(folder) {
   const compiler = execFileSync('rustc', ['--version'], { encoding: 'utf8' }).trim()
   report.say(`${cpus().length} × ${cpus()[0].model}, ${number(totalmem() / 2 ** 30)} GiB`)
   report.say(`${process.platform} ${release()}, Node.js ${process.version}, ${compiler}`)
+  report.say(`medians of ${settings.rounds} turns of ${settings.seconds} s`)
   tellFsync('of the folder of SQLite files, at the start', () => fsyncLatency(folder))
   for (const store of stores) {
     for (const side of SIDES) {
