@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 
 import * as esm from '../index.js'
-import { collect, event, lasting, stores } from './stores.mjs'
+import { collect, event, having, lasting, stores } from './stores.mjs'
 
 const names = ['FactstrMemoryStore', 'FactstrSqliteStore', 'FactstrPostgresStore', 'FactstrError']
 const program = fileURLToPath(new URL('processes/run.mjs', import.meta.url))
@@ -61,13 +61,17 @@ describe.each(lasting)('a process with a $name store', ({ place }) => {
 describe.each(stores)('the $name store', ({ create }) => {
   test('lets the event loop turn while one call follows the other', async () => {
     const store = create()
-    const turn = new AbortController()
-    setImmediate(() => turn.abort())
-    let calls = 0
-    while (!turn.signal.aborted && ++calls < 50_000) {
-      await store.append([event('called', { calls })])
+    const calls = [
+      () => store.append([event('called', { at: 1 })]),
+      () => store.query(having({ at: 1 }))
+    ]
+    for (const call of calls) {
+      const turn = new AbortController()
+      setImmediate(() => turn.abort())
+      let count = 0
+      while (!turn.signal.aborted && ++count < 50_000) await call()
+      expect(turn.signal.aborted).toBe(true)
     }
-    expect(turn.signal.aborted).toBe(true)
   })
 
   test('hands out a large result in turns of the event loop', async () => {
