@@ -11,7 +11,7 @@ import { FactstrPostgresStore } from '../../index.js'
 import { startPostgres } from '../../scripts/postgres/server.mjs'
 import { startProxy } from '../faults/proxy.mjs'
 import { newSchema, serverUrl, sql } from '../postgres.mjs'
-import { closing, event, numbersOf } from '../stores.mjs'
+import { closing, event, having, numbersOf } from '../stores.mjs'
 import { failure, noted, recorder, until, upTo } from '../streams/streams.mjs'
 
 const open = (url, options) => closing(new FactstrPostgresStore(url, options))
@@ -350,4 +350,21 @@ describe('a server that can not be used', () => {
     expect((await store.append([event('a', 2)])).last_sequence_number).toBe(1n)
     expectSilence(store)
   })
+})
+
+test('a predicate that takes long to match holds back no other store of the process', async () => {
+  const items = Array.from({ length: 4000 }, (_, n) => ({ id: n, color: n % 2 ? 'red' : 'blue' }))
+  const [one, other] = [newSchema(), newSchema()].map((schema) => open(serverUrl(), { schema }))
+  await one.append([event('listed', { items })])
+  await other.append([event('noted', {})])
+  const settled = []
+  // Each of the 4,000 is looked for among as many.
+  const ids = items.map(({ id }) => ({ id })).reverse()
+  const long = one.query(having({ items: ids })).finally(() => settled.push('long'))
+  for (let n = 0; n < 10; n++) {
+    expect(await other.headSequenceNumber()).toBe(1n)
+    settled.push('short')
+  }
+  expect((await long).event_records).toHaveLength(1)
+  expect(settled.at(-1)).toBe('long')
 })
