@@ -39,7 +39,7 @@ export const sides = [
     store: 'memory',
     measures: MEASURES,
     about:
-      'a list behind a lock: each query and each condition looks at every event; a condition is checked and its events are appended under two locks, so two callers at once may both commit where one has to be refused: `hot` fails then; timed in its own process, a thread per caller',
+      'a list behind a lock: each query and each condition looks at every event; a condition is checked and its events are appended under two locks, so two callers at once may both commit where one has to be refused; timed in its own process, a thread per caller',
     open: () => CratesSide.open(['memory'])
   },
   {
@@ -90,12 +90,10 @@ const COMMANDS = {
     ...{ callers, seconds, items, start, fresh }
   }),
   query: ({ callers, seconds, items, start = 0 }) => ({ callers, seconds, items, start }),
-  readAll: () => ({}),
   fill: ({ from, to, deadline, deadlineSeconds = deadline - now() }) => ({
     ...{ from, to, deadlineSeconds: Math.max(0, deadlineSeconds) }
   }),
-  speedrun: ({ seconds }) => ({ seconds }),
-  hot: ({ callers, seconds }) => ({ callers, seconds })
+  speedrun: ({ seconds }) => ({ seconds })
 }
 
 class CratesSide {
@@ -115,10 +113,10 @@ class CratesSide {
   }
 
   /**
-   * `append`, `loop` and `hot` take `{ callers, seconds }`, the first also `batch` (1), the second `items`;
+   * `append` and `loop` take `{ callers, seconds }`, the first also `batch` (1), the second `items`;
    * so does `query`. Both take `start`, the item they start at. `fresh`, the first number of an event, goes on from
    * what this side was asked for before unless it is told. `fill` takes `{ from, to }` and a `deadline` in seconds of
-   * `performance.now() / 1000`; the answer's `done` tells whether it came to the end. `readAll` takes nothing.
+   * `performance.now() / 1000`; the answer's `done` tells whether it came to the end.
    * `speedrun` takes `{ seconds }` and counts operations.
    */
   async measure(work, options = {}) {

@@ -105,7 +105,7 @@ export const sides = [
     about:
       'one table without any index, synchronous=FULL; one caller commits on the event loop, more have a group commit',
     async open({ path }) {
-      const raw = new RawStore(`${path}`, [])
+      const raw = new RawStore(path, [])
       return {
         appendAlone: (facts) => raw.append(facts),
         append: (facts) => raw.appendGrouped(facts),

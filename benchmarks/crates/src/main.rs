@@ -10,14 +10,12 @@
 //! | `append`   | callers, seconds, fresh, batch (1)   | one append of `batch` events that are `unrelated`       |
 //! | `loop`     | callers, seconds, items, fresh, start (0) | a context is read, decided, appended if unchanged  |
 //! | `query`    | callers, seconds, items, start (0)   | the events of one item are read                         |
-//! | `readAll`  |                                      | one event of all, which are read by one query           |
 //! | `fill`     | from, to, deadlineSeconds            | one event; they are `growing`, in batches of 100 by 64 callers |
 //! | `speedrun` | seconds                              | one operation; iterations of 120 are not broken off     |
-//! | `hot`      | callers, seconds                     | as `loop`, all on one item, each reading on from what it knows |
 //! | `check`    | first, count, items                  | none: hashes of the events that are made                |
 //!
 //! Answers are `{ rate, count, latencies: { p50, p90, p99 } }`: steps a second, steps, and microseconds. A
-//! caller is a thread. `append`, `loop` and `hot` count what was committed, and also tell `conflicts`,
+//! caller is a thread. `append` and `loop` count what was committed, and also tell `conflicts`,
 //! `refused` (how often a store gave up waiting for its turn) and `next`, the first number from `fresh` on
 //! that made no event; latencies are those of every step, committed or not. `query` tells in `events` how
 //! many it read; `fill` tells in `done` whether it came to the end, and its latencies are those of batches.

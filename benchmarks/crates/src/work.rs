@@ -1,10 +1,8 @@
 //! The commands.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use factstr::{AppendResult, EventQuery, EventStoreError, NewEvent};
+use factstr::{AppendResult, EventStoreError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -47,17 +45,12 @@ pub(crate) enum Command {
         #[serde(default)]
         start: u64,
     },
-    ReadAll {},
     Fill {
         from: u64,
         to: u64,
         deadline_seconds: f64,
     },
     Speedrun {
-        seconds: f64,
-    },
-    Hot {
-        callers: usize,
         seconds: f64,
     },
     Check {
@@ -95,14 +88,12 @@ pub(crate) fn run(store: &Store, command: &Command) -> Outcome<Value> {
             items,
             start,
         } => query(store, callers, seconds, &Wandering::over(items, start)?),
-        Command::ReadAll {} => read_all(store),
         Command::Fill {
             from,
             to,
             deadline_seconds,
         } => fill(store, from, to, deadline_seconds),
         Command::Speedrun { seconds } => Ok(speedrun::run(store, seconds)?.told()),
-        Command::Hot { callers, seconds } => hot(store, callers, seconds),
         Command::Check {
             first,
             count,
@@ -151,15 +142,6 @@ fn refused(error: &EventStoreError) -> Outcome<Step> {
     } else {
         Err(said)
     }
-}
-
-/// A word that no other run has made.
-pub(crate) fn unique() -> &'static str {
-    static WORD: LazyLock<String> = LazyLock::new(|| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        format!("{:x}", since.unwrap_or_default().as_nanos())
-    });
-    &WORD
 }
 
 fn told(figures: Figures, next: u64) -> Value {
@@ -223,18 +205,6 @@ fn query(store: &Store, callers: usize, seconds: f64, wandering: &Wandering) -> 
     Ok(answer)
 }
 
-fn read_all(store: &Store) -> Outcome<Value> {
-    let start = Instant::now();
-    let found = store
-        .query(&EventQuery::all())
-        .map_err(|error| error.to_string())?;
-    let took = start.elapsed();
-    let mut figures = Figures::default();
-    figures.elapsed = took;
-    figures.add(Step::Done(found.event_records.len() as u64), took);
-    Ok(figures.told())
-}
-
 fn fill(store: &Store, from: u64, to: u64, deadline_seconds: f64) -> Outcome<Value> {
     if to < from + 10 {
         return Err("a store is filled with ten events or more".to_owned());
@@ -264,63 +234,6 @@ fn fill(store: &Store, from: u64, to: u64, deadline_seconds: f64) -> Outcome<Val
     let (is_done, refused) = (figures.count == to - from, figures.refused);
     let mut answer = figures.told();
     answer["done"] = json!(is_done);
-    answer["refused"] = json!(refused);
-    Ok(answer)
-}
-
-/// All count the same events. The counts must come out without a gap.
-fn hot(store: &Store, callers: usize, seconds: f64) -> Outcome<Value> {
-    static RUNS: AtomicU64 = AtomicU64::new(0);
-    let run = RUNS.fetch_add(1, Ordering::Relaxed);
-    let item = format!("hot-{}-{run}", unique());
-    let context = context_of(&item);
-    let figures = measure::run(callers, seconds, |_| {
-        let (item, context) = (&item, &context);
-        let mut known = 0;
-        let mut cursor = None;
-        move || {
-            let mut since = context.clone();
-            since.min_sequence_number = cursor;
-            let found = match store.query(&since) {
-                Ok(found) => found,
-                Err(error) => return refused(&error),
-            };
-            // A version may be older than what was returned with it: the append is refused then.
-            known += found.event_records.len();
-            cursor = found.last_returned_sequence_number.or(cursor);
-            let payload = json!({ "item_id": item, "count": known + 1 });
-            let fact = NewEvent::new("counted", payload);
-            let done = store.append_if(vec![fact], context, found.current_context_version);
-            if let Ok(done) = &done {
-                known += 1;
-                cursor = Some(done.last_sequence_number);
-            }
-            committed(done)
-        }
-    })?;
-    let stored = store.query(&context).map_err(|error| error.to_string())?;
-    let mut counts: Vec<_> = stored
-        .event_records
-        .iter()
-        .filter_map(|fact| fact.payload["count"].as_u64())
-        .collect();
-    let (all, in_order) = (counts.len() as u64, counts.is_sorted());
-    counts.dedup();
-    let doubles = all - counts.len() as u64;
-    if all != figures.count
-        || !in_order
-        || doubles > 0
-        || counts.last().copied() != (all > 0).then_some(all)
-    {
-        return Err(format!(
-            "conditions did not hold: {} commits were counted, {all} are stored, {doubles} of them have a \
-             count that the one before has",
-            figures.count
-        ));
-    }
-    let (conflicts, refused) = (figures.conflicts, figures.refused);
-    let mut answer = figures.told();
-    answer["conflicts"] = json!(conflicts);
     answer["refused"] = json!(refused);
     Ok(answer)
 }
