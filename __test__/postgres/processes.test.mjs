@@ -10,7 +10,7 @@ import { newSchema, serverUrl, sql } from '../postgres.mjs'
 import { openAt } from '../processes/place.mjs'
 import { ended, start } from '../processes/processes.mjs'
 import { closing, collect, event, numbersOf } from '../stores.mjs'
-import { appendBatches, recorder, until, upTo } from '../streams/streams.mjs'
+import { appendBatches, recorder, until, untilAllToldOf, upTo } from '../streams/streams.mjs'
 
 const newPlace = (rest) =>
   JSON.stringify({ kind: 'postgres', url: serverUrl(), schema: newSchema(), ...rest })
@@ -76,15 +76,14 @@ test('processes that are killed while they count leave counters that can be coun
   }
   for (const { child } of running) child.kill('SIGKILL')
   for (const { child } of [...over, ...running]) await ended(child)
-  const records = await collect(store.read())
+  const { records, calls } = await untilAllToldOf(store, seen.calls)
   // What was acknowledged is there, and nobody has counted twice from the same value.
   expect(numbersOf(records)).toEqual(upTo(records.length))
   expect(records.map(({ payload }) => payload.value)).toEqual(upTo(records.length))
   for (const { messages } of [...over, ...running]) {
     for (const { number, value } of messages) expect(value).toBe(number)
   }
-  await until(() => seen.calls().length >= records.length)
-  expect(seen.calls().flat()).toEqual(upTo(records.length))
+  expect(calls.flat(2)).toEqual(upTo(records.length))
 })
 
 test('writers that are killed leave whole batches, which all others are told of in one order', async () => {
@@ -105,7 +104,7 @@ test('writers that are killed leave whole batches, which all others are told of 
     }
     for (const { child } of writers) await ended(child)
   }
-  const records = await collect(store.read())
+  const { records, calls } = await untilAllToldOf(store, ...watchers.map((each) => each.calls))
   const batches = []
   for (let at = 0; at < records.length; at += records[at].payload.size) {
     const { size } = records[at].payload
@@ -114,10 +113,7 @@ test('writers that are killed leave whole batches, which all others are told of 
     batches.push(numbersOf(batch))
   }
   expect(batches.flat()).toEqual(upTo(records.length))
-  for (const { calls } of watchers) {
-    await until(() => calls().length >= batches.length)
-    expect(calls()).toEqual(batches)
-  }
+  for (const each of calls) expect(each).toEqual(batches)
 })
 
 test('what others commit is heard of at once', async () => {

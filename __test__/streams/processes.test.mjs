@@ -7,7 +7,7 @@ import { describe, expect, test } from 'vitest'
 import { openAt } from '../processes/place.mjs'
 import { ended, message, start } from '../processes/processes.mjs'
 import { closing, collect, lasting, numbersOf, temporaryFolder } from '../stores.mjs'
-import { appendBatches, failure, recorder, until, upTo } from './streams.mjs'
+import { appendBatches, failure, recorder, until, untilAllToldOf, upTo } from './streams.mjs'
 
 /** The calls that a process of `stream.mjs` has noted; the last line may be cut by a kill. */
 function notedCalls(path) {
@@ -132,15 +132,16 @@ describe.each(lasting)('processes on one $name store', ({ place }) => {
         await ended(child)
       }
     }
-    const records = await collect(store.read())
+    const { records, calls } = await untilAllToldOf(
+      store,
+      () => live.calls,
+      () => durable.calls
+    )
     const expected = []
     for (let at = 0; at < records.length; at += records[at].payload.size) {
       expected.push(numbersOf(records.slice(at, at + records[at].payload.size)))
     }
-    await until(() => live.calls.length >= expected.length)
-    await until(() => durable.calls.length >= expected.length)
-    expect(live.calls).toEqual(expected)
-    expect(durable.calls).toEqual(expected)
+    expect(calls).toEqual([expected, expected])
   })
 
   test('one durable name runs once over many processes, and passes from one to the next', async () => {

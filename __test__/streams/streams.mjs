@@ -2,11 +2,29 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { event } from '../stores.mjs'
+import { collect, event } from '../stores.mjs'
 
 /** Waits for a condition; the test's own limit is the limit. */
 export async function until(condition) {
   while (!(await condition())) await sleep(1)
+}
+
+/**
+ * Waits until as many events have come to everyone as are stored: a server may still commit what a process
+ * had sent before it was killed.
+ *
+ * @param calls what each one has been called with, see `recorder`
+ * @returns the records, and the calls by then
+ */
+export async function untilAllToldOf(store, ...calls) {
+  let records
+  let soFar
+  await until(async () => {
+    records = await collect(store.read())
+    soFar = calls.map((each) => [...each()])
+    return soFar.every((each) => each.flat().length === records.length)
+  })
+  return { records, calls: soFar }
 }
 
 /** A promise to be settled from outside. */
