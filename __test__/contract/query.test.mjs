@@ -41,6 +41,58 @@ describe.each(stores)('query and read in the $name store', ({ create }) => {
     expect(everything.event_records).toHaveLength(9)
   })
 
+  test.each([1, 15, 16, 17, 63, 64, 65, 130])(
+    'a context of %i events comes whole, some of them large',
+    async (size) => {
+      const store = create()
+      const text = 'x'.repeat(70_000)
+      const kinds = ['own', 'other', 'strange']
+      const expected = { context: [], ofType: [], even: [] }
+      let number = 0
+      for (let n = 1; n <= size; n++) {
+        const large = n % 30 === 10 ? { text } : {}
+        // Each kind has its group of appends in turn, and some have no event of the context.
+        const batch = kinds.slice(n % 3).map((kind) => event(kind, { of: kind, n }))
+        batch.push(
+          event(n % 4 === 0 ? 'rare' : 'often', { context: 7, even: n % 2 === 0, ...large })
+        )
+        await store.append(batch)
+        number += batch.length
+        expected.context.push(number)
+        if (n % 4 === 0) expected.ofType.push(number)
+        if (n % 2 === 0) expected.even.push(number)
+      }
+      const questions = {
+        context: having({ context: 7 }),
+        ofType: having({ context: 7 }, 'rare'),
+        even: having({ context: 7, even: true })
+      }
+      for (const [name, query] of Object.entries(questions)) {
+        const all = expected[name]
+        const found = await store.query(query)
+        expect(numbersOf(found.event_records)).toEqual(all)
+        const version = all.length > 0 ? BigInt(all.at(-1)) : null
+        expect(found.current_context_version).toBe(version)
+        expect(found.last_returned_sequence_number).toBe(version)
+        const large = found.event_records.filter(({ payload }) => 'text' in payload)
+        expect(large.every(({ payload }) => payload.text === text)).toBe(true)
+        expect(numbersOf(await collect(store.read(query)))).toEqual(all)
+        const cursor = all[all.length >> 1] ?? 0
+        const later = await store.query({ ...query, min_sequence_number: cursor })
+        expect(numbersOf(later.event_records)).toEqual(all.filter((each) => each > cursor))
+        expect(later.current_context_version).toBe(version)
+        const calls = []
+        const stream = await store.streamToDurable({ name }, query, (records) => {
+          calls.push(...numbersOf(records))
+        })
+        await stream.unsubscribe()
+        expect(calls).toEqual(all)
+        // The store has learnt the version by the query.
+        await store.appendIf([event('unrelated', {})], query, found.current_context_version)
+      }
+    }
+  )
+
   test('a limit takes the first rows, whatever the context', async () => {
     const store = await filled(create)
     const query = { ...having({ odd: true }), min_sequence_number: 1n }

@@ -12,7 +12,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::connect::{Connections, Failure, PooledClient, Session};
-use super::statements::Statements;
+use super::statements::{NO_CHOICE, Statements};
 use crate::contract::EventStoreError;
 use crate::delivery::draw_owner;
 use crate::runtime::CONNECTIONS;
@@ -63,7 +63,7 @@ impl Backend {
             statements: Statements::new(&self.statements.name),
             runtime: self.runtime.clone(),
             versions: ContextVersions::default(),
-            own_sessions: AtomicBool::new(self.own_sessions.load(Ordering::Relaxed)),
+            own_sessions: AtomicBool::new(self.has_own_sessions()),
             store: self.store,
             patience: self.patience,
         })
@@ -106,8 +106,18 @@ impl Backend {
         statement: &str,
         arguments: &Arguments<'_>,
     ) -> std::result::Result<Vec<Row>, Failure> {
-        let running = self.run(client, statement, arguments);
+        let running = async {
+            if self.has_own_sessions() && !client.is_set_up() {
+                client.batch_execute(NO_CHOICE).await?;
+                client.set_up();
+            }
+            self.run(client, statement, arguments).await
+        };
         self.connections.with_timeout(client, running).await
+    }
+
+    pub(super) fn has_own_sessions(&self) -> bool {
+        self.own_sessions.load(Ordering::Relaxed)
     }
 
     /// Has the server forget this store. Once only: who closes should not wait for a server that is away, and
@@ -133,7 +143,7 @@ impl Backend {
         statement: &str,
         arguments: &Arguments<'_>,
     ) -> std::result::Result<Vec<Row>, tokio_postgres::Error> {
-        if !self.own_sessions.load(Ordering::Relaxed) {
+        if !self.has_own_sessions() {
             return session.query_typed(statement, arguments).await;
         }
         let prepared = session.prepare_cached(statement).await?;

@@ -73,6 +73,13 @@ impl Plan {
 }
 
 impl Selection {
+    /// The one facet that all candidates have, if a facet is what the plan begins with; and whether it is all that
+    /// makes one.
+    pub(super) fn first_facet(&self) -> Option<(i64, bool)> {
+        let leads = self.alternatives.len() == 1 && self.sets.first() == Some(&1);
+        leads.then(|| (self.facets[0], self.sets.len() == 1))
+    }
+
     /// `false`: every event is a candidate.
     fn add(&mut self, filter: &CompiledFilter) -> bool {
         let types: Option<Vec<Facet>> = filter.event_type_facets().map(Iterator::collect);

@@ -1,6 +1,6 @@
 //! Queries and reads: the server finds candidates by their facets, the exact match is told here.
 
-use tokio_postgres::types::{FromSql, Type};
+use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use super::backend::{Backend, Result, no_row};
 use super::plan::{Plan, Selection};
@@ -13,6 +13,9 @@ use crate::selection::{PageEnd, PageRequest, Row, RowSink, Span};
 const MOST_ROWS: usize = 1_000;
 /// The most bytes of payloads of one answer, roughly.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
+/// The most candidates of a first, quick answer; and of one whose candidates may have little to do with the query.
+const FIRST_ROWS: usize = 64;
+const FIRST_TRY: usize = 16;
 /// The kind of the row of `factstr_page` that is the newest candidate.
 const NEWEST_ROW: i16 = 2;
 /// Candidates for the newest match after the first one was none.
@@ -101,6 +104,8 @@ struct Ask {
     max_rows: usize,
     max_bytes: usize,
     version: bool,
+    /// Nothing is known of the candidates: there may be few.
+    first: bool,
 }
 
 async fn ask(backend: &Backend, plan: &Plan, ask: Ask) -> Result<Candidates> {
@@ -109,12 +114,23 @@ async fn ask(backend: &Backend, plan: &Plan, ask: Ask) -> Result<Candidates> {
         max_rows,
         max_bytes,
         version,
+        first,
     } = ask;
+    if first
+        && backend.has_own_sessions()
+        && !span.backwards
+        // What comes with a version is to tell of the whole context.
+        && (!version || span.after == 0 && max_rows > FIRST_ROWS)
+        && let Some(selection) = &plan.selection
+        && let Some((facet, is_all)) = selection.first_facet()
+    {
+        let most = if is_all { FIRST_ROWS } else { FIRST_TRY };
+        return few(backend, facet, span, most.min(max_rows)).await;
+    }
     let parts = |part: fn(&Selection) -> &Vec<i32>| plan.selection.as_ref().map(part);
     let facets = plan.selection.as_ref().map(|selection| &selection.facets);
     let (sets, alternatives) = (parts(|all| &all.sets), parts(|all| &all.alternatives));
-    let number = |number: u64| number.min(i64::MAX as u64 - 1_024) as i64;
-    let (after, through) = (number(span.after), number(span.through));
+    let (after, through) = bounds(span);
     let (max_rows, max_bytes) = (max_rows.min(MOST_ROWS), max_bytes.min(MOST_BYTES));
     let (most_rows, most_bytes) = (max_rows as i32, max_bytes as i64);
     let answer = backend
@@ -141,10 +157,10 @@ async fn ask(backend: &Backend, plan: &Plan, ask: Ask) -> Result<Candidates> {
     let newest = match rows.pop_if(|row| row.get::<_, i16>(0) == NEWEST_ROW) {
         None => Newest::NotAsked,
         Some(row) if row.get::<_, Option<&str>>(4).is_some() => Newest::Row(row),
-        Some(row) => Newest::NoneAfter(row.get::<_, i64>(1) as u64),
+        Some(row) => Newest::NoneAfter(number_of(&row)),
     };
-    let bytes: usize = rows.iter().map(|row| row.get::<_, Length>(5).0).sum();
-    let last = rows.last().map(|row| row.get::<_, i64>(1) as u64);
+    let bytes = bytes_of(&rows);
+    let last = rows.last().map(number_of);
     let end = if span.backwards {
         span.after
     } else {
@@ -163,6 +179,53 @@ async fn ask(backend: &Backend, plan: &Plan, ask: Ask) -> Result<Candidates> {
         bytes,
         reached,
         newest,
+    })
+}
+
+fn number_of(row: &tokio_postgres::Row) -> u64 {
+    row.get::<_, i64>(1) as u64
+}
+
+/// What the payloads of events have.
+fn bytes_of(rows: &[tokio_postgres::Row]) -> usize {
+    rows.iter().map(|row| row.get::<_, Length>(5).0).sum()
+}
+
+/// As the server's functions can count on from them.
+fn bounds(span: Span) -> (i64, i64) {
+    let number = |number: u64| number.min(i64::MAX as u64 - 1_024) as i64;
+    (number(span.after), number(span.through))
+}
+
+/// The first candidates of a facet.
+async fn few(backend: &Backend, facet: i64, span: Span, max_rows: usize) -> Result<Candidates> {
+    let (after, through) = bounds(span);
+    let most_rows = max_rows as i32;
+    let arguments: [(&(dyn ToSql + Sync), Type); 4] = [
+        (&facet, Type::INT8),
+        (&after, Type::INT8),
+        (&through, Type::INT8),
+        (&most_rows, Type::INT4),
+    ];
+    let mut rows = backend.ask(&backend.statements.few, &arguments).await?;
+    let head = rows.first().ok_or_else(no_row)?.get::<_, i64>(2) as u64;
+    let is_large = |row: &tokio_postgres::Row| row.get::<_, Option<bool>>(0);
+    rows.retain(|row| is_large(row).is_some());
+    rows.sort_unstable_by_key(number_of);
+    let mut reached = span.through.min(head);
+    if let Some(large) = rows.iter().position(|row| is_large(row) == Some(true)) {
+        // It comes with the next answer, which is as large as was asked for.
+        reached = number_of(&rows[large]) - 1;
+        rows.truncate(large);
+    } else if rows.len() >= max_rows {
+        reached = rows.last().map_or(reached, number_of);
+    }
+    Ok(Candidates {
+        head,
+        bytes: bytes_of(&rows),
+        rows,
+        reached,
+        newest: Newest::NotAsked,
     })
 }
 
@@ -206,6 +269,7 @@ pub(super) async fn page(
                 max_rows: request.max_rows - taken,
                 max_bytes: request.max_bytes.saturating_sub(sink.bytes()).max(1),
                 version: version && first.is_none(),
+                first: first.is_none(),
             },
         )
         .await?;
@@ -297,6 +361,7 @@ async fn newest_match(
                 max_rows: FEW_ROWS,
                 max_bytes: crate::selection::PAGE_BYTES,
                 version: false,
+                first: false,
             },
         )
         .await?;
@@ -335,6 +400,7 @@ pub(super) async fn fetch(
     let plan = Plan::of(query);
     let mut rows = Vec::new();
     let mut bytes = 0;
+    let mut first = true;
     while span.after < span.through && rows.len() < max_rows && bytes < max_bytes {
         let answer = ask(
             backend,
@@ -344,9 +410,11 @@ pub(super) async fn fetch(
                 max_rows: max_rows - rows.len(),
                 max_bytes: max_bytes - bytes,
                 version: false,
+                first,
             },
         )
         .await?;
+        first = false;
         let effort = effort(query, answer.bytes);
         let take = || -> Result<()> {
             for row in answer.rows {

@@ -1,5 +1,9 @@
 //! The statements of a store, with the name of its schema in them.
 
+/// Leaves the planner no choice, as the functions' own settings do.
+pub(super) const NO_CHOICE: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;
+  SET enable_mergejoin = off; SET enable_material = off; SET plan_cache_mode = force_generic_plan; SET jit = off";
+
 pub(super) struct Statements {
     pub(super) name: String,
     /// The quoted name of the schema.
@@ -7,6 +11,8 @@ pub(super) struct Statements {
     pub(super) append: String,
     pub(super) settle: String,
     pub(super) page: String,
+    /// In sessions with [`NO_CHOICE`].
+    pub(super) few: String,
     pub(super) batches: String,
     pub(super) batches_of: String,
     pub(super) head: String,
@@ -34,6 +40,7 @@ impl Statements {
             append: call("factstr_append", 21),
             settle: call("factstr_settle", 2),
             page: call("factstr_page", 9),
+            few: call("factstr_few", 4),
             batches: call("factstr_batches", 2),
             batches_of: call("factstr_batches_of", 1),
             head: format!("SELECT coalesce(max(sequence_number), 0) FROM {schema}.events"),

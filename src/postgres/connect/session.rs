@@ -37,6 +37,7 @@ pub(crate) enum ConnectionEvent {
 pub(crate) struct Session {
     client: ClientWrapper,
     canceller: Arc<Canceller>,
+    is_set_up: AtomicBool,
 }
 
 impl Session {
@@ -65,8 +66,19 @@ impl Session {
         let session = Self {
             client: ClientWrapper::new(dialled.client, nothing),
             canceller: Arc::new(canceller),
+            is_set_up: AtomicBool::new(false),
         };
         (session, driver)
+    }
+
+    /// Whether its user has set it up, see [`Self::set_up`].
+    pub(crate) fn is_set_up(&self) -> bool {
+        self.is_set_up.load(Ordering::Relaxed)
+    }
+
+    /// Notes that its user has changed what is to be changed once in a session.
+    pub(crate) fn set_up(&self) {
+        self.is_set_up.store(true, Ordering::Relaxed);
     }
 
     /// `host:port/database as user`, for messages.
