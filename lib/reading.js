@@ -49,7 +49,8 @@ class ReadIterator {
     const untaken = this.#row < this.#page.rows
     if (untaken && !isAborted(this.#request.signal) && !this.#backend.closed) {
       this.#taken++
-      return Promise.resolve({ value: recordAt(this.#page.values, this.#row++), done: false })
+      const { values, rows } = this.#page
+      return Promise.resolve({ value: recordAt(values, rows, this.#row++), done: false })
     }
     // A read that was cut short before its last row is told so, also on its last page.
     if (this.#done && !untaken) return Promise.resolve({ value: undefined, done: true })
@@ -89,7 +90,7 @@ class ReadIterator {
           ? this.#fetch(after, page.last, page.rows - 1)
           : this.#fetch(page.last, page.before, page.rows - 1)
       }
-      return { value: recordAt(page.values, 0), done: false }
+      return { value: recordAt(page.values, page.rows, 0), done: false }
     } catch (error) {
       this.#end()
       throw error

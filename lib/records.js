@@ -2,11 +2,11 @@
 
 const { Failure } = require('./error.js')
 
-/** Values per record in a page: sequence number, time, type, payload. */
-const WIDTH = 4
+/** Values per record beside the payloads: sequence number, time, type. */
+const WIDTH = 3
 
 /**
- * Parses a page's text: its rows' values, and five of its own at the end.
+ * Parses a page's text: payloads, what else their rows have, and five values of its own.
  *
  * @returns the page, or a `Failure` if a payload is no JSON value
  */
@@ -19,7 +19,7 @@ function openPage(text) {
   }
   const at = values.length - 5
   const rows = values[at]
-  if (rows * WIDTH !== at) {
+  if (rows !== at - 1) {
     return new Failure('BackendFailure', 'a stored payload is damaged: it is no JSON value')
   }
   return {
@@ -32,18 +32,23 @@ function openPage(text) {
   }
 }
 
-function recordAt(values, row) {
+/** @param values payloads, `rows` of them, and then what else the rows have */
+function recordAt(values, rows, row) {
+  const columns = values[rows]
   const at = row * WIDTH
+  const time = columns[at + 1]
+  const type = columns[at + 2]
+  // What an earlier row has is told by that row's number.
   return {
-    sequence_number: BigInt(values[at]),
-    occurred_at: values[at + 1],
-    event_type: values[at + 2],
-    payload: values[at + 3]
+    sequence_number: BigInt(columns[at]),
+    occurred_at: typeof time === 'string' ? time : columns[time * WIDTH + 1],
+    event_type: typeof type === 'string' ? type : columns[type * WIDTH + 2],
+    payload: values[row]
   }
 }
 
 function pushRecords(page, records) {
-  for (let row = 0; row < page.rows; row++) records.push(recordAt(page.values, row))
+  for (let row = 0; row < page.rows; row++) records.push(recordAt(page.values, page.rows, row))
 }
 
-module.exports = { WIDTH, openPage, pushRecords, recordAt }
+module.exports = { openPage, pushRecords, recordAt }

@@ -2,7 +2,7 @@
 
 const { Aborted, Failure, FactstrError, messageOf } = require('./error.js')
 const { HandlerCall, callingHandler } = require('./handler-call.js')
-const { WIDTH, recordAt } = require('./records.js')
+const { recordAt } = require('./records.js')
 const { Progress, reportFailure } = require('./stream-reports.js')
 const { nextTurn, turnIsOver } = require('./handler-turns.js')
 const { isAborted } = require('./signals.js')
@@ -312,13 +312,13 @@ function parse(text) {
   if (kind !== CALLS) return parsed
   let rows = 0
   for (let at = 0; at < calls?.length; at += 2) rows += calls[at]
-  if (parsed.length === 4 && values.length === rows * WIDTH) return parsed
+  if (parsed.length === 4 && values.length === rows + 1) return parsed
   throw new Error('a stored payload is damaged: it is no JSON value')
 }
 
 function recordsOf(values, row, rows) {
   const records = []
-  for (let at = row; at < row + rows; at++) records.push(recordAt(values, at))
+  for (let at = row; at < row + rows; at++) records.push(recordAt(values, values.length - 1, at))
   return records
 }
 

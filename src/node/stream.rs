@@ -222,6 +222,7 @@ impl Inbox {
 
 /// Calls of a handler as text.
 struct CallsText {
+    /// As the sink leaves them, still open.
     rows: String,
     /// Of each call, how many rows it takes and its position.
     calls: String,
@@ -251,7 +252,7 @@ impl CallsText {
     }
 
     fn into_text(self, head: u64) -> String {
-        format!("[0,{head},{},{}]", self.rows, self.calls)
+        format!("[0,{head},{}],{}]", self.rows, self.calls)
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) use batch::{PreparedBatch, PreparedEvent};
 pub(crate) use canonical::canonical_filters;
 #[cfg(feature = "postgres")]
 pub(crate) use exact::with_exact_numbers;
+#[cfg(feature = "node")]
+pub(crate) use facet::event_type_facet;
 pub(crate) use facet::stored_facets;
 pub(crate) use facet::{Facet, FacetHash};
 pub(crate) use query::{CompiledFilter, CompiledQuery, filters_of_stored_query, filters_to_query};
