@@ -235,7 +235,8 @@ BEGIN
       quote_ident(current_schema()) AS home,
       (SELECT string_agg('$' || n, ', ' ORDER BY n) FROM generate_series(1, p.pronargs) n) AS given
     FROM pg_proc p WHERE p.pronamespace = quote_ident(current_schema())::regnamespace
-    AND p.proname IN ('factstr_page', 'factstr_few', 'factstr_append', 'factstr_batches', 'factstr_batches_of')
+    AND p.proname IN ('factstr_page', 'factstr_few', 'factstr_events', 'factstr_append', 'factstr_batches',
+      'factstr_batches_of')
   LOOP
     EXECUTE format('ALTER FUNCTION %I SET SCHEMA %I', one.name, current_schema() || ' real');
     EXECUTE format('CREATE FUNCTION %I(%s) %s LANGUAGE plpgsql AS %L', one.name, one.arguments,

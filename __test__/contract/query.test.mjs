@@ -139,6 +139,55 @@ describe.each(stores)('query and read in the $name store', ({ create }) => {
     expect(numbersOf(found.event_records)).toEqual(Array.from({ length: version }, (_, i) => i + 1))
   })
 
+  test('events of all sizes are read as they were appended', async () => {
+    const store = create()
+    const sizes = [10, 200_000, 20, 3_000_000, 5_000_000, 30, 9_000_000, 40, 7_000]
+    const appended = []
+    const append = async (events) => {
+      await store.append(events)
+      appended.push(...events)
+    }
+    // Small ones first: what comes then is longer than those before it let expect.
+    await append(Array.from({ length: 800 }, (_, n) => event('small', { n })))
+    for (const [n, size] of sizes.entries()) {
+      await append([event('sized', { n, text: 'x'.repeat(size) }), event('small', { n })])
+    }
+    await append(Array.from({ length: 800 }, (_, n) => event('small', { n, text: 'x'.repeat(n) })))
+    const forwards = await collect(store.read())
+    expect(numbersOf(forwards)).toEqual(appended.map((_, n) => n + 1))
+    const isSame = ({ event_type: type, payload }, n) =>
+      type === appended[n].event_type &&
+      JSON.stringify(payload) === JSON.stringify(appended[n].payload)
+    expect(forwards.every(isSame)).toBe(true)
+    const backwards = await collect(store.read(null, { backwards: true }))
+    expect(numbersOf(backwards)).toEqual(numbersOf(forwards).reverse())
+    expect(backwards.reverse().every(isSame)).toBe(true)
+    const some = await collect(store.read(null, { after: 801n, before: 812n }))
+    expect(numbersOf(some)).toEqual(Array.from({ length: 10 }, (_, n) => 802 + n))
+    await store.close()
+  })
+
+  test('every event has the type and the time of its own batch', async () => {
+    const store = create()
+    const types = Array.from({ length: 300 }, (_, n) => `type "${n % 150}"`)
+    const times = []
+    for (let from = 0; from < types.length; from += 3) {
+      await store.append(types.slice(from, from + 3).map((type, n) => event(type, { n })))
+    }
+    for (const { sequence_number: number } of await collect(store.read())) {
+      const { event_records: alone } = await store.query(
+        { min_sequence_number: number - 1n },
+        { limit: 1 }
+      )
+      times.push(alone[0].occurred_at)
+    }
+    const together = await collect(store.read())
+    expect(together.map(({ event_type: type }) => type)).toEqual(types)
+    expect(together.map(({ occurred_at: time }) => time)).toEqual(times)
+    expect(times).toEqual([...times].sort())
+    await store.close()
+  })
+
   test('read honours its bounds in both directions', async () => {
     const store = await filled(create)
     const read = async (query, options) => numbersOf(await collect(store.read(query, options)))

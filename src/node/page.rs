@@ -51,7 +51,7 @@ impl PageOptions {
         max_bytes: usize,
     ) -> Result<Page, EventStoreError> {
         let request = self.request(max_bytes);
-        let mut sink = TextSink::default();
+        let mut sink = TextSink::with_room(max_bytes);
         let (end, version) = if self.version {
             selection::query(snapshot, query, request, &mut sink)?
         } else {
@@ -86,6 +86,14 @@ pub(super) struct TextSink {
 }
 
 impl TextSink {
+    /// For a page of about so many bytes.
+    pub(super) fn with_room(bytes: usize) -> Self {
+        Self {
+            text: String::with_capacity(bytes + bytes / 16),
+            ..Self::default()
+        }
+    }
+
     /// The rows alone: `[payload,…,[sequence_number,occurred_at,event_type,…]`, still open.
     pub(super) fn into_rows(mut self) -> String {
         if self.rows == 0 {

@@ -186,7 +186,8 @@ impl NativePostgresStore {
             return answer(Err(EventStoreError::StoreClosed));
         };
         let request = options.request(PAGE_BYTES);
-        store.submit_page(query, request, version, TextSink::default(), move |page| {
+        let sink = TextSink::with_room(PAGE_BYTES);
+        store.submit_page(query, request, version, sink, move |page| {
             answer(page.map(|(sink, end, version)| sink.into_text(end, version)));
         });
     }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -31,6 +31,8 @@ pub(super) struct Backend {
     pub(super) statements: Statements,
     pub(super) runtime: Handle,
     pub(super) versions: ContextVersions,
+    /// The text that a row of the last full page of all events took.
+    pub(super) row_bytes: AtomicUsize,
     /// Connections keep what is prepared on them: there is no pooler in between.
     pub(super) own_sessions: AtomicBool,
     /// Tells this store from all others.
@@ -50,6 +52,7 @@ impl Backend {
             statements: Statements::new(schema),
             runtime: CONNECTIONS.handle()?,
             versions: ContextVersions::default(),
+            row_bytes: AtomicUsize::new(0),
             own_sessions: AtomicBool::new(false),
             store: draw_owner(),
             patience,
@@ -63,6 +66,7 @@ impl Backend {
             statements: Statements::new(&self.statements.name),
             runtime: self.runtime.clone(),
             versions: ContextVersions::default(),
+            row_bytes: AtomicUsize::new(0),
             own_sessions: AtomicBool::new(self.has_own_sessions()),
             store: self.store,
             patience: self.patience,

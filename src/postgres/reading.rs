@@ -1,5 +1,8 @@
 //! Queries and reads: the server finds candidates by their facets, the exact match is told here.
 
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+
 use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use super::backend::{Backend, Result, no_row};
@@ -63,12 +66,17 @@ impl FromSql<'_> for Length {
 
 /// A row of an answer, borrowed as an event.
 pub(super) fn event_of(row: &tokio_postgres::Row) -> Result<Row<'_>> {
+    event_at(row, [1, 3, 4, 5])
+}
+
+fn event_at(row: &tokio_postgres::Row, columns: [usize; 4]) -> Result<Row<'_>> {
+    let [sequence_number, occurred_at, event_type, payload] = columns;
     let read = || -> std::result::Result<Row<'_>, tokio_postgres::Error> {
         Ok(Row {
-            sequence_number: row.try_get::<_, i64>(1)? as u64,
-            occurred_at: row.try_get::<_, Micros>(3)?.0,
-            event_type: row.try_get(4)?,
-            payload: row.try_get(5)?,
+            sequence_number: row.try_get::<_, i64>(sequence_number)? as u64,
+            occurred_at: row.try_get::<_, Micros>(occurred_at)?.0,
+            event_type: row.try_get(event_type)?,
+            payload: row.try_get(payload)?,
         })
     };
     read().map_err(|error| not_understood(&error))
@@ -130,7 +138,7 @@ async fn ask(backend: &Backend, plan: &Plan, ask: Ask) -> Result<Candidates> {
     let parts = |part: fn(&Selection) -> &Vec<i32>| plan.selection.as_ref().map(part);
     let facets = plan.selection.as_ref().map(|selection| &selection.facets);
     let (sets, alternatives) = (parts(|all| &all.sets), parts(|all| &all.alternatives));
-    let (after, through) = bounds(span);
+    let (after, through) = (signed(span.after), signed(span.through));
     let (max_rows, max_bytes) = (max_rows.min(MOST_ROWS), max_bytes.min(MOST_BYTES));
     let (most_rows, most_bytes) = (max_rows as i32, max_bytes as i64);
     let answer = backend
@@ -161,17 +169,11 @@ async fn ask(backend: &Backend, plan: &Plan, ask: Ask) -> Result<Candidates> {
     };
     let bytes = bytes_of(&rows);
     let last = rows.last().map(number_of);
-    let end = if span.backwards {
-        span.after
-    } else {
-        span.through.min(head)
-    };
     // Cut by size, or (where every event is a candidate) by number, the answer ends with its last row.
     let cut = bytes >= max_bytes || (known.is_none() && rows.len() >= max_rows);
     let reached = match last {
-        Some(last) if cut && span.backwards => last - 1,
-        Some(last) if cut => last,
-        _ => known.unwrap_or(end),
+        Some(last) if cut => reached(span, head, Some(last)),
+        _ => known.unwrap_or_else(|| reached(span, head, None)),
     };
     Ok(Candidates {
         head,
@@ -180,6 +182,21 @@ async fn ask(backend: &Backend, plan: &Plan, ask: Ask) -> Result<Candidates> {
         reached,
         newest,
     })
+}
+
+/// A sequence number as the server takes it.
+fn signed(number: u64) -> i64 {
+    number.min(i64::MAX as u64 - 1_024) as i64
+}
+
+/// How far an answer tells of a span: up to its last row, if it is cut there.
+fn reached(span: Span, head: u64, cut_at: Option<u64>) -> u64 {
+    match cut_at {
+        Some(last) if span.backwards => last - 1,
+        Some(last) => last,
+        None if span.backwards => span.after,
+        None => span.through.min(head),
+    }
 }
 
 fn number_of(row: &tokio_postgres::Row) -> u64 {
@@ -191,15 +208,9 @@ fn bytes_of(rows: &[tokio_postgres::Row]) -> usize {
     rows.iter().map(|row| row.get::<_, Length>(5).0).sum()
 }
 
-/// As the server's functions can count on from them.
-fn bounds(span: Span) -> (i64, i64) {
-    let number = |number: u64| number.min(i64::MAX as u64 - 1_024) as i64;
-    (number(span.after), number(span.through))
-}
-
 /// The first candidates of a facet.
 async fn few(backend: &Backend, facet: i64, span: Span, max_rows: usize) -> Result<Candidates> {
-    let (after, through) = bounds(span);
+    let (after, through) = (signed(span.after), signed(span.through));
     let most_rows = max_rows as i32;
     let arguments: [(&(dyn ToSql + Sync), Type); 4] = [
         (&facet, Type::INT8),
@@ -227,6 +238,138 @@ async fn few(backend: &Backend, facet: i64, span: Span, max_rows: usize) -> Resu
         reached,
         newest: Newest::NotAsked,
     })
+}
+
+/// Events of a span from its start, all of them.
+struct AllEvents {
+    /// The newest sequence number of the snapshot.
+    head: u64,
+    rows: Vec<tokio_postgres::Row>,
+    /// What their payloads have.
+    bytes: usize,
+    /// How far they reach, as in `Candidates`.
+    reached: u64,
+    /// The last one is not the span's last one.
+    is_cut: bool,
+}
+
+impl AllEvents {
+    async fn ask(backend: &Backend, span: Span, max_rows: usize, max_bytes: usize) -> Result<Self> {
+        // What a page has no room for would be read in vain.
+        let row_bytes = backend.row_bytes.load(Ordering::Relaxed);
+        let room = max_bytes.checked_div(row_bytes).unwrap_or(FEW_ROWS);
+        let max_rows = max_rows.min(room + 1).min(MOST_ROWS);
+        let longest = MOST_BYTES / max_rows;
+        let answer = Self::ask_for(backend, span, max_rows, longest).await?;
+        if answer.rows.is_empty() && answer.is_cut {
+            // The first one is a long one. It comes alone.
+            return Self::ask_for(backend, span, 1, i32::MAX as usize).await;
+        }
+        Ok(answer)
+    }
+
+    /// An event that is longer than `longest` ends the answer.
+    async fn ask_for(
+        backend: &Backend,
+        span: Span,
+        max_rows: usize,
+        longest: usize,
+    ) -> Result<Self> {
+        let (after, through) = (signed(span.after), signed(span.through));
+        let (most_rows, longest) = (max_rows as i32, longest as i64);
+        let answer = backend
+            .ask(
+                &backend.statements.events,
+                &[
+                    (&after, Type::INT8),
+                    (&through, Type::INT8),
+                    (&span.backwards, Type::BOOL),
+                    (&most_rows, Type::INT4),
+                    (&longest, Type::INT8),
+                ],
+            )
+            .await?;
+        let mut rows = answer;
+        let mut is_cut = rows.len() > max_rows;
+        let mut bytes = 0;
+        let mut kept = 1;
+        for row in rows.iter().skip(1) {
+            let Some(length) = row.get::<_, Option<Length>>(3) else {
+                is_cut = true;
+                break;
+            };
+            bytes += length.0;
+            kept += 1;
+        }
+        rows.truncate(kept);
+        let mut rows = rows.into_iter();
+        let head = rows.next().ok_or_else(no_row)?.get::<_, i64>(0) as u64;
+        let rows: Vec<_> = rows.collect();
+        let last = rows.last().map(|row| row.get::<_, i64>(0) as u64);
+        Ok(Self {
+            head,
+            rows,
+            bytes,
+            reached: reached(span, head, last.filter(|_| is_cut)),
+            is_cut,
+        })
+    }
+}
+
+/// What a page is made of.
+enum Answer {
+    Candidates(Candidates),
+    All(AllEvents),
+}
+
+impl Answer {
+    fn head(&self) -> u64 {
+        match self {
+            Self::Candidates(answer) => answer.head,
+            Self::All(answer) => answer.head,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Candidates(answer) => answer.bytes,
+            Self::All(answer) => answer.bytes,
+        }
+    }
+
+    fn reached(&self) -> u64 {
+        match self {
+            Self::Candidates(answer) => answer.reached,
+            Self::All(answer) => answer.reached,
+        }
+    }
+
+    fn take_newest(&mut self) -> Newest {
+        match self {
+            Self::Candidates(answer) => std::mem::replace(&mut answer.newest, Newest::NotAsked),
+            Self::All(_) => Newest::NotAsked,
+        }
+    }
+
+    fn visit(&self, mut visitor: impl FnMut(Row<'_>) -> ControlFlow<()>) -> Result<()> {
+        match self {
+            Self::Candidates(answer) => {
+                for row in &answer.rows {
+                    if visitor(event_of(row)?).is_break() {
+                        break;
+                    }
+                }
+            }
+            Self::All(answer) => {
+                for row in &answer.rows {
+                    if visitor(event_at(row, [0, 1, 2, 3])?).is_break() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A page of matches.
@@ -261,46 +404,63 @@ pub(super) async fn page(
     };
     let mut taken = 0;
     loop {
-        let answer = ask(
-            backend,
-            &plan,
-            Ask {
+        let max_rows = request.max_rows - taken;
+        let max_bytes = request.max_bytes.saturating_sub(sink.bytes()).max(1);
+        let mut answer = if plan.selection.is_some() {
+            let version = version && first.is_none();
+            let ask_for = Ask {
                 span,
-                max_rows: request.max_rows - taken,
-                max_bytes: request.max_bytes.saturating_sub(sink.bytes()).max(1),
-                version: version && first.is_none(),
+                max_rows,
+                max_bytes,
+                version,
                 first: first.is_none(),
-            },
-        )
-        .await?;
+            };
+            Answer::Candidates(ask(backend, &plan, ask_for).await?)
+        } else {
+            Answer::All(AllEvents::ask(backend, span, max_rows, max_bytes).await?)
+        };
         if first.is_none() {
-            span.through = span.through.min(answer.head);
+            let head = answer.head();
+            span.through = span.through.min(head);
             end.before = span.through + 1;
-            first = Some((answer.head, answer.newest));
+            first = Some((head, answer.take_newest()));
         }
-        let mut take = || -> Result<bool> {
-            for row in &answer.rows {
-                let row = event_of(row)?;
+        let mut take = || {
+            let mut is_full = false;
+            answer.visit(|row| {
                 if query.filters().is_some() && !query.matches(row.event_type, row.payload) {
-                    continue;
+                    return ControlFlow::Continue(());
                 }
                 sink.push(row);
                 taken += 1;
                 end.last = Some(row.sequence_number);
-                if taken == request.max_rows || sink.bytes() >= request.max_bytes {
-                    return Ok(false);
+                is_full = taken == request.max_rows || sink.bytes() >= request.max_bytes;
+                if is_full {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
                 }
-            }
-            Ok(true)
+            })?;
+            Ok::<_, EventStoreError>(!is_full)
         };
-        end.complete = beside_connections(effort(query, answer.bytes), &mut take)?;
+        end.complete = beside_connections(effort(query, answer.bytes()), &mut take)?;
+        if let Answer::All(answer) = &answer
+            && answer.is_cut
+            && taken > 0
+        {
+            let row_bytes = (sink.bytes() / taken).max(1);
+            backend.row_bytes.store(row_bytes, Ordering::Relaxed);
+            // What little room is left is not worth another question.
+            end.complete &= sink.bytes() < request.max_bytes / 4 * 3;
+        }
         if !end.complete {
             break;
         }
+        let reached = answer.reached();
         if span.backwards {
-            span.through = answer.reached;
+            span.through = reached;
         } else {
-            span.after = answer.reached;
+            span.after = reached;
         }
         if span.after >= span.through {
             break;

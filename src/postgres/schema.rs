@@ -22,7 +22,7 @@ use crate::payload::{filters_of_stored_query, stored_facets};
 const NEWEST: i64 = 2;
 /// The revision of the functions. To be raised with every change of theirs. They name their schema, so those of a
 /// schema that was renamed since are of no revision.
-const FUNCTIONS: i64 = 4;
+const FUNCTIONS: i64 = 5;
 /// The oldest server, as `server_version_num`.
 const OLDEST_SERVER: i32 = 130_000;
 /// Events of one step of building an index; below 1024 events the rows of postings would be short.

@@ -13,6 +13,7 @@ pub(super) struct Statements {
     pub(super) page: String,
     /// In sessions with [`NO_CHOICE`].
     pub(super) few: String,
+    pub(super) events: String,
     pub(super) batches: String,
     pub(super) batches_of: String,
     pub(super) head: String,
@@ -41,6 +42,7 @@ impl Statements {
             settle: call("factstr_settle", 2),
             page: call("factstr_page", 9),
             few: call("factstr_few", 4),
+            events: call("factstr_events", 5),
             batches: call("factstr_batches", 2),
             batches_of: call("factstr_batches_of", 1),
             head: format!("SELECT coalesce(max(sequence_number), 0) FROM {schema}.events"),

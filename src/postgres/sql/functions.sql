@@ -179,6 +179,36 @@ BEGIN
 END
 $factstr$;
 
+-- Events of a span in its direction, all of them: a row with the newest sequence number alone, and one for each
+-- event, without its payload if that is longer than `longest`.
+CREATE OR REPLACE FUNCTION {schema}.factstr_events(
+  after bigint, through bigint, backwards boolean, max_rows integer, longest bigint
+) RETURNS TABLE (number bigint, at timestamptz, event_type text, payload text)
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan SET jit = off
+AS $factstr$
+BEGIN
+  number := coalesce((SELECT max(e.sequence_number) FROM {schema}.events e), 0);
+  through := least(through, number);
+  RETURN NEXT;
+  IF backwards THEN
+    RETURN QUERY
+      SELECT e.sequence_number, e.occurred_at, e.event_type,
+        CASE WHEN octet_length(e.payload_json) <= longest THEN e.payload_json END
+      FROM {schema}.events e
+      WHERE e.sequence_number > after AND e.sequence_number <= through
+      ORDER BY e.sequence_number DESC LIMIT max_rows;
+  ELSE
+    RETURN QUERY
+      SELECT e.sequence_number, e.occurred_at, e.event_type,
+        CASE WHEN octet_length(e.payload_json) <= longest THEN e.payload_json END
+      FROM {schema}.events e
+      WHERE e.sequence_number > after AND e.sequence_number <= through
+      ORDER BY e.sequence_number LIMIT max_rows;
+  END IF;
+END
+$factstr$;
+
 -- One page of candidates, from one snapshot: a row of kind 0 with the newest sequence number and how far
 -- the candidates are known; rows of kind 1; with `version`, unless the page's last row is
 -- the newest candidate anyway, a row of kind 2 that is it. Without facets every event is one.
