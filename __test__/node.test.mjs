@@ -41,6 +41,10 @@ describe.each(lasting)('a process with a $name store', ({ place }) => {
     expect(await runs('unclosed', place())).toEqual({ output: ['last 2'], errors: '', code: 0 })
   })
 
+  test('ends by itself, after appends that waited for one another', async () => {
+    expect(await runs('large', place())).toEqual({ output: ['last 6'], errors: '', code: 0 })
+  })
+
   test('process.exit may come at any time', async () => {
     expect(await runs('exit', place())).toMatchObject({ errors: '', code: 7 })
   })
@@ -57,6 +61,32 @@ describe.each(lasting)('a process with a $name store', ({ place }) => {
     })
   })
 })
+
+test.each(lasting)(
+  'the event loop turns between answers that come together: $name',
+  async ({ create }) => {
+    const store = create()
+    await store.append([event('first', {})])
+    let turns = 0
+    let over = false
+    const count = () => {
+      turns++
+      if (!over) setImmediate(count)
+    }
+    setImmediate(count)
+    const answered = Array.from({ length: 48 }, async (_, n) => {
+      await store.append([event('together', { n })])
+      // Who is answered has something to do.
+      const until = performance.now() + 2
+      while (performance.now() < until);
+      return turns
+    })
+    const inTurns = new Set(await Promise.all(answered))
+    over = true
+    expect(inTurns.size).toBeGreaterThan(16)
+    await store.close()
+  }
+)
 
 describe.each(stores)('the $name store', ({ create }) => {
   test('lets the event loop turn while one call follows the other', async () => {

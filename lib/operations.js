@@ -2,7 +2,7 @@
 
 const { Failure } = require('./error.js')
 const { openPage } = require('./records.js')
-const { inTurn } = require('./turns.js')
+const { atOnce, inTurn, whenAsked } = require('./turns.js')
 
 /** Numbers per answer: kind, id, and two more. */
 const WIDTH = 4
@@ -27,6 +27,13 @@ class Operations {
   #lined = []
   #lastId = 0
   #isFlushing = false
+  /** Operations in flight keep the process alive. */
+  #isBusy = false
+  /** What was taken from the native side, and how far it is passed on. */
+  #numbers = []
+  #at = 0
+  #texts = []
+  #text = 0
   /** How many reasons there are to keep the process alive. */
   #holding = 0
   #onWoken
@@ -38,7 +45,7 @@ class Operations {
   constructor(open, onWoken) {
     // The native side holds this function as long as it lives, so it must not hold the store.
     const self = new WeakRef(this)
-    this.#native = open(() => self.deref()?.#takeAnswers())
+    this.#native = open(() => self.deref()?.#passOn())
     this.#onWoken = onWoken
   }
 
@@ -80,7 +87,8 @@ class Operations {
   }
 
   #begin({ begin, resolve, weight }) {
-    if (this.#inFlight.size === 0) {
+    if (!this.#isBusy) {
+      this.#isBusy = true
       this.hold(true)
       busy.add(this)
     }
@@ -103,7 +111,7 @@ class Operations {
   #flushSoon() {
     if (this.#isFlushing) return
     this.#isFlushing = true
-    queueMicrotask(() => {
+    whenAsked(() => {
       this.#isFlushing = false
       this.#native.flush?.()
     })
@@ -119,28 +127,39 @@ class Operations {
     resolve(answer)
   }
 
-  #takeAnswers() {
-    const { numbers, texts } = this.#native.takeAnswers()
-    const wasBusy = this.#inFlight.size > 0
-    let text = 0
-    for (let at = 0; at < numbers.length; at += WIDTH) {
-      if (numbers[at] === WOKEN) {
-        this.#onWoken(numbers[at + 1])
-        continue
-      }
-      const answer = read(numbers, at, () => texts[text++])
-      this.#settle(numbers[at + 1], answer)
+  #passOn() {
+    atOnce(this.#passOneOn, () => this.#holding > 0)
+  }
+
+  /** @returns whether there is another answer */
+  #passOneOn = () => {
+    if (this.#at === this.#numbers.length) {
+      const { numbers, texts } = this.#native.takeAnswers()
+      this.#numbers = numbers
+      this.#texts = texts
+      this.#at = this.#text = 0
+      if (numbers.length === 0) return false
     }
+    const [numbers, at] = [this.#numbers, this.#at]
+    this.#at += WIDTH
+    const id = numbers[at + 1]
+    const nextText = () => this.#texts[this.#text++]
+    if (numbers[at] === WOKEN) this.#onWoken(id)
+    else this.#settle(id, read(numbers, at, nextText))
     while (this.#lined.length > 0 && this.#hasRoomFor(this.#lined[0])) {
       this.#begin(this.#lined.shift())
     }
-    const isTold = wasBusy && this.#inFlight.size === 0 && this.#rest()
+    if (this.#at < numbers.length) return true
+    this.#texts = []
+    const isTold = this.#isBusy && this.#inFlight.size === 0 && this.#rest()
     // What is in flight keeps the process alive, and so does a stream, unless it was let go.
-    if (numbers.length > 0 && !isTold) inTurn(() => this.#takeAnswers(), this.#holding > 0)
+    if (!isTold) inTurn(this.#passOneOn, this.#holding > 0)
+    return false
   }
 
   /** Nothing is in flight, so nothing of it keeps the process alive. */
   #rest() {
+    this.#isBusy = false
     busy.delete(this)
     return this.hold(false)
   }

@@ -37,11 +37,16 @@ class Store {
     this.#backend = backend
   }
 
-  async append(events) {
-    this.#refuseClosed()
-    const text = encodeEvents(events)
-    const { first, last } = settle(await this.#backend.append(text))
-    return appendResult(first, last)
+  append(events) {
+    // An async function would hold the events until the answer comes: the collector would copy them, and in vain.
+    let answer
+    try {
+      this.#refuseClosed()
+      answer = this.#backend.append(encodeEvents(events))
+    } catch (error) {
+      return Promise.reject(error)
+    }
+    return appended(answer)
   }
 
   async query(query = {}, options) {
@@ -84,21 +89,21 @@ class Store {
     }
   }
 
-  async appendIf(events, query, expectedContextVersion) {
-    this.#refuseClosed()
-    const text = encodeEvents(events)
-    const { filters } = encodeQuery(query)
-    const path = 'expectedContextVersion'
-    const expected = encodeSequenceNumber(expectedContextVersion, path, 'InvalidQuery')
-    const { first, last } = settle(await this.#backend.appendIf(text, filters, expected))
-    if (first !== -1) return { append_result: appendResult(first, last), conflict: null }
-    return {
-      append_result: null,
-      conflict: {
-        expected_context_version: expected === -1 ? null : BigInt(expectedContextVersion),
-        actual_context_version: sequenceNumber(last)
-      }
+  appendIf(events, query, expectedContextVersion) {
+    let answer
+    let version
+    try {
+      this.#refuseClosed()
+      const text = encodeEvents(events)
+      const { filters } = encodeQuery(query)
+      const path = 'expectedContextVersion'
+      const expected = encodeSequenceNumber(expectedContextVersion, path, 'InvalidQuery')
+      version = expected === -1 ? null : BigInt(expectedContextVersion)
+      answer = this.#backend.appendIf(text, filters, expected)
+    } catch (error) {
+      return Promise.reject(error)
     }
+    return appendedOrNot(answer, version)
   }
 
   read(query, options) {
@@ -220,6 +225,21 @@ function takeReadRequest(query, options) {
     limit: takePositiveInteger(given.limit, 'options.limit', Infinity),
     pageSize: takePositiveInteger(given.pageSize, 'options.pageSize', 1000),
     signal: takeSignal(given.signal)
+  }
+}
+
+async function appended(answer) {
+  const { first, last } = settle(await answer)
+  return appendResult(first, last)
+}
+
+async function appendedOrNot(answer, expected) {
+  const { first, last } = settle(await answer)
+  if (first !== -1) return { append_result: appendResult(first, last), conflict: null }
+  const actual = sequenceNumber(last)
+  return {
+    append_result: null,
+    conflict: { expected_context_version: expected, actual_context_version: actual }
   }
 }
 

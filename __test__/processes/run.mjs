@@ -24,6 +24,17 @@ const programs = {
     store.append([event]).then(({ last_sequence_number: last }) => console.log(`last ${last}`))
   },
 
+  /** Ends without close(), after appends so large that one waited for the other. */
+  async large() {
+    const store = await openAt(place)
+    // A store that is collected would let the process end in any case.
+    globalThis.kept = store
+    const large = { event_type: 'large', payload: 'x'.repeat(14_000_000) }
+    const batch = [large, large, large]
+    const appended = await Promise.all([store.append(batch), store.append(batch)])
+    console.log(`last ${appended[1].last_sequence_number}`)
+  },
+
   /** Ends in the middle of operations. */
   async exit() {
     const store = await openAt(place)
