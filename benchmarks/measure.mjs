@@ -54,6 +54,8 @@ function summary(samples) {
     least: rates[0],
     most: rates.at(-1),
     latency: middle.latency,
+    count: middle.count,
+    usage: middle.usage,
     loopDelay: delays.length > 0 ? Math.max(...delays) : undefined
   }
 }

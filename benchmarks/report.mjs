@@ -15,7 +15,7 @@ const TARGET_HEADS = ['what', 'found', 'target', 'met']
 const cells = (values) => `| ${values.join(' | ')} |`
 const tableHead = (heads) => [cells(heads), cells(heads.map(() => '---'))]
 
-function duration(micros) {
+export function duration(micros) {
   if (micros === undefined) return ''
   return micros < 1000 ? `${number(micros)} µs` : `${number(micros / 1000)} ms`
 }
@@ -46,6 +46,11 @@ export class Report {
   /** Figures of other kinds: `[[what, text]]`. */
   facts(title, key, facts) {
     this.#add({ title, ...key, facts })
+  }
+
+  /** Figures in columns of their own: `heads` and the `lines` of texts; `figures` are kept beside them. */
+  table(title, key, heads, lines, figures) {
+    this.#add({ title, ...key, table: { heads, lines }, figures })
   }
 
   #add(group) {
@@ -117,7 +122,10 @@ export class Report {
   }
 }
 
-function markdown({ title, rows, facts }) {
+function markdown({ title, rows, facts, table }) {
+  if (table) {
+    return [`#### ${title}`, '', ...tableHead(table.heads), ...table.lines.map(cells)]
+  }
   if (facts) return [`#### ${title}`, '', ...facts.map(([what, text]) => `- ${what}: ${text}`)]
   const lines = rows.map((row) => {
     if (row.missing) return cells([row.side, `n/a: ${row.missing}`, '', '', '', '', ''])

@@ -1,7 +1,7 @@
 // Measures this package beside what else one could use, through public APIs, in turns, on the disk of this
 // folder (or of --dir=PATH). Prints Markdown as it goes; results/ keeps it, and figures as JSON.
 //
-// node benchmarks/run.mjs [W1 … W11] [memory sqlite postgres] [--quick] [--largest=N] [--seconds=S]
+// node benchmarks/run.mjs [W1 … W12] [memory sqlite postgres] [--quick] [--largest=N] [--seconds=S]
 
 import { execFileSync } from 'node:child_process'
 import * as fs from 'node:fs'
@@ -16,6 +16,7 @@ import { Report, number } from './report.mjs'
 import { SIDES, closeSides, openSides } from './sides/index.mjs'
 import { openOurs } from './sides/ours.mjs'
 import { W1, W2, W3 } from './workloads/appends.mjs'
+import { W12 } from './workloads/boundary.mjs'
 import { W4, flatness } from './workloads/loops.mjs'
 import { W9 } from './workloads/processes.mjs'
 import { W10, W5, W6, opening } from './workloads/reads.mjs'
@@ -25,7 +26,7 @@ import { fillAll } from './works.mjs'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
 const LABELS = { memory: 'memory', sqlite: 'SQLite', postgres: 'PostgreSQL' }
-const WORKLOADS = Array.from({ length: 11 }, (_, n) => `W${n + 1}`)
+const WORKLOADS = Array.from({ length: 12 }, (_, n) => `W${n + 1}`)
 
 const { values: args, positionals } = parseArgs({
   allowPositionals: true,
@@ -109,6 +110,7 @@ async function measure(places) {
   if (wanted('W1', 'W2', 'W4', 'W5', 'W6', 'W9', 'W10')) await onFilledStores(bench)
   if (wanted('W7')) await W7(bench)
   if (wanted('W8')) await W8(bench)
+  if (wanted('W12')) await W12(bench)
 }
 
 async function onEmptyStores(bench) {

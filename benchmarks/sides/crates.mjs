@@ -1,27 +1,15 @@
 // The crates factstr-memory, factstr-sqlite and factstr-postgres 0.5.2: what came before. They run in a
 // program of their own, benchmarks/crates, which is built when a side is opened; it times itself.
 
-import { spawn } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { once } from 'node:events'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
-
 import pg from 'pg'
 
-import { event, growing, unrelated } from '../events.mjs'
-import { decision } from '../loops.mjs'
 import { now } from '../measure.mjs'
+import { Program, buildProgram, checkEvents } from '../program.mjs'
 
 const VERSION = '0.5.2'
-const folder = fileURLToPath(new URL('../crates', import.meta.url))
 
 /** What is appended here, unless told, and what stores are filled with have different numbers. */
 const FRESH = 1e8
-/** What a `cargo build` that finds all done stays below. */
-const NOTHING_TO_BUILD_MS = 1500
-/** A step that was begun is let end. */
-const CLOSING_MS = 12_000
 
 /** Its tables have the same names as ours. */
 const SCHEMA = 'factstr_crate'
@@ -102,9 +90,10 @@ class CratesSide {
 
   static async open(args) {
     const side = new CratesSide()
-    side.#program = await Program.start(await build(), args)
+    const path = await buildProgram('crates', `the crates of factstr ${VERSION}`)
+    side.#program = await Program.start(path, args)
     try {
-      await side.#check()
+      await checkEvents(side.#program, [0, FRESH])
     } catch (error) {
       await side.close()
       throw error
@@ -128,168 +117,7 @@ class CratesSide {
     return { ...answer, latency: { 0.5: p50, 0.9: p90, 0.99: p99 } }
   }
 
-  /** Both languages have to make the same bytes of an event. */
-  async #check() {
-    for (const first of [0, FRESH]) {
-      const [count, items] = [2000, 200]
-      const theirs = await this.#program.ask({ command: 'check', first, count, items })
-      const part = growing({ from: first, to: first + count })
-      const ours = {
-        event: (n) => event(n, items),
-        growing: part,
-        unrelated,
-        decision: (n) => decision({ length: n % 13 }, n, items)
-      }
-      for (const [kind, factAt] of Object.entries(ours)) {
-        if (theirs[kind] !== hash(first, count, factAt)) {
-          throw new Error(
-            `factstr-crates makes other events than Node.js: ${kind} from ${first} on`
-          )
-        }
-      }
-    }
-  }
-
   close() {
     return this.#program.end()
-  }
-}
-
-function hash(first, count, factAt) {
-  const hashing = createHash('sha256')
-  for (let n = first; n < first + count; n++) hashing.update(`${JSON.stringify(factAt(n))}\n`)
-  return hashing.digest('hex')
-}
-
-let building
-
-/** Resolves to the path of the program. All sides have one program, which is built once. */
-function build() {
-  building ??= buildProgram()
-  return building
-}
-
-async function buildProgram() {
-  const cargo = spawn(
-    'cargo',
-    [
-      ...['build', '--release', '--locked', '--manifest-path', `${folder}/Cargo.toml`],
-      ...['--target-dir', `${folder}/target`, '--message-format', 'json-render-diagnostics']
-    ],
-    // Its place decides which settings of cargo hold: those of this repository.
-    { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] }
-  )
-  const telling = setTimeout(
-    () => console.error(`  … the crates of factstr ${VERSION} are built, which takes minutes once`),
-    NOTHING_TO_BUILD_MS
-  )
-  const said = lastLines(cargo.stderr)
-  let executable
-  const reading = (async () => {
-    for await (const line of createInterface({ input: cargo.stdout })) {
-      executable = executableOf(line) ?? executable
-    }
-  })()
-  try {
-    const [code, signal] = await once(cargo, 'close')
-    await reading
-    if (code === 0 && executable) return executable
-    throw new Error(`cargo failed (${signal ?? `code ${code}`})${said.first('error')}`)
-  } catch (error) {
-    if (error.code === 'ENOENT') throw new Error('cargo is not installed', { cause: error })
-    throw error
-  } finally {
-    clearTimeout(telling)
-  }
-}
-
-function executableOf(line) {
-  if (!line.startsWith('{')) return undefined
-  const { reason, target, executable } = JSON.parse(line)
-  if (reason !== 'compiler-artifact' || target.name !== 'factstr-crates') return undefined
-  return executable
-}
-
-/** Keeps the end of what a process says. */
-function lastLines(stream) {
-  let kept = ''
-  stream.setEncoding('utf8')
-  stream.on('data', (text) => {
-    kept = (kept + text).slice(-4000)
-  })
-  return {
-    /** The first of these lines that starts like that, or else the last one, for the end of a message. */
-    first(start) {
-      const lines = kept.trim().split('\n')
-      const line = lines.find((each) => each.startsWith(start)) ?? lines.at(-1)
-      return line && `: ${line}`
-    }
-  }
-}
-
-/** The running program, which answers one command at a time. */
-class Program {
-  #child
-  #said
-  #ended
-  #waiting = []
-  #failure
-
-  static async start(path, args) {
-    const program = new Program()
-    const child = spawn(path, args, { stdio: ['pipe', 'pipe', 'pipe'] })
-    program.#child = child
-    program.#said = lastLines(child.stderr)
-    program.#ended = program.#watch()
-    try {
-      await program.#answer()
-    } catch (error) {
-      await program.end()
-      throw error
-    }
-    return program
-  }
-
-  /** Resolves when the program has ended; whoever waits for an answer then is told why there is none. */
-  async #watch() {
-    const child = this.#child
-    const kill = () => child.kill()
-    process.once('exit', kill)
-    // Writing to a program that has ended fails whatever waits for its answer.
-    child.stdin.on('error', () => {})
-    createInterface({ input: child.stdout }).on('line', (line) => {
-      this.#waiting.shift()?.resolve(JSON.parse(line))
-    })
-    let reason
-    try {
-      const [code, signal] = await once(child, 'close')
-      reason = `ended (${signal ?? `code ${code}`})${this.#said.first('thread')}`
-    } catch (error) {
-      reason = `could not be started: ${error.message}`
-    }
-    process.removeListener('exit', kill)
-    this.#failure = new Error(`factstr-crates ${reason}`)
-    for (const { reject } of this.#waiting.splice(0)) reject(this.#failure)
-  }
-
-  async #answer() {
-    if (this.#failure) throw this.#failure
-    const { error, ...answer } = await new Promise((resolve, reject) => {
-      this.#waiting.push({ resolve, reject })
-    })
-    if (error !== undefined) throw new Error(error)
-    return answer
-  }
-
-  ask(command) {
-    this.#child.stdin.write(`${JSON.stringify(command)}\n`)
-    return this.#answer()
-  }
-
-  async end() {
-    this.#child.stdin.end()
-    const killing = setTimeout(() => this.#child.kill('SIGKILL'), CLOSING_MS)
-    await this.#ended
-    clearTimeout(killing)
   }
 }
