@@ -1,9 +1,9 @@
 // Where the time goes on the hot paths of a store: `node benchmarks/profile.mjs [PATH …] [STORE …]`.
 //
-// Runs each path for some seconds in a process of its own, as W12 does, and tells what took the time: first by V8's
-// sampling profiler, which knows the functions of the event loop, then by `perf` where it is installed (Debian:
-// `apt-get install linux-perf`), which sees all threads, native code and the kernel. `--seconds=5`, `--callers=N`,
-// `--size=100000` events stored, `--top=12` lines each.
+// Runs each path for some seconds in a process of its own, as W12 does, and tells how often its threads waited, and what
+// took the time: by V8's sampling profiler, which knows the functions of the event loop, and by `perf` where it is
+// installed (Debian: `apt-get install linux-perf`), which sees all threads, native code and the kernel. `--seconds=5`,
+// `--callers=N`, `--size=100000` events stored, `--top=12` lines each.
 //
 // An addon built by `CARGO_PROFILE_RELEASE_STRIP=none npm run build` has names; without them its share is one line.
 
@@ -84,11 +84,15 @@ async function profile(path, places, within) {
     if (args.callers) work.callers = Number(args.callers)
     await side.ask({ ...work, seconds: 1 })
     const cpuProfile = join(within, 'cpu.json')
-    const { rate } = await side.ask({ ...work, seconds, profile: cpuProfile })
+    const before = switchesOf(side.pid)
+    const { rate, count } = await side.ask({ ...work, seconds })
+    const after = switchesOf(side.pid)
+    await side.ask({ ...work, seconds, profile: cpuProfile })
     const callers = work.callers === 1 ? 'one caller' : `${work.callers} callers`
     console.log(
       `\n## ${path}, ${places.store}: ${callers}, ${number(size)} stored, ${number(rate)}/s`
     )
+    tellSwitches(before, after, count)
     print('The event loop, by function', readCpuProfile(cpuProfile))
     if (hasPerf) print('All threads', await perf(side, { ...work, seconds }, within))
   } finally {
@@ -96,6 +100,41 @@ async function profile(path, places, within) {
     // Its name is where perf looks for it, whatever the folder for temporary files is.
     fs.rmSync(`/tmp/perf-${side.pid}.map`, { force: true })
   }
+}
+
+/** How often each thread has been put aside so far, by name; Linux tells it. */
+function switchesOf(pid) {
+  const folder = `/proc/${pid}/task`
+  if (!fs.existsSync(folder)) return undefined
+  const sums = {}
+  for (const thread of fs.readdirSync(folder)) {
+    let text
+    try {
+      text = fs.readFileSync(join(folder, thread, 'status'), 'utf8')
+    } catch {
+      // It has ended meanwhile.
+      continue
+    }
+    const of = (field) => new RegExp(`^${field}:\\s*(.*)$`, 'm').exec(text)[1]
+    // Threads that Node.js started by itself have its name.
+    const name = thread === `${pid}` ? 'the event loop' : of('Name')
+    const sum = (sums[name] ??= [0, 0])
+    sum[0] += Number(of('voluntary_ctxt_switches'))
+    sum[1] += Number(of('nonvoluntary_ctxt_switches'))
+  }
+  return sums
+}
+
+/** A thread that waited has been woken: this is what wake-ups there are. */
+function tellSwitches(before, after, count) {
+  if (!before) return
+  const told = Object.entries(after)
+    .map(([name, sums]) => [name, sums.map((sum, at) => (sum - (before[name]?.[at] ?? 0)) / count)])
+    .filter(([, sums]) => sums.some((each) => each >= 0.001))
+    .map(([name, sums]) => `${name} ${sums.map((each) => each.toFixed(3)).join(' + ')}`)
+  console.log(
+    `\nSwitches of context per operation (waited + made room): ${told.join(', ') || 'none'}`
+  )
 }
 
 /** Has `perf` look at the process while it works. */
