@@ -74,6 +74,12 @@ const IS_COLLECTION = /Scaveng|Mark(Compact|ing)|Sweep|Evacuat|CollectGarbage|GC
 
 const isAddon = (library) => library.includes('.node')
 
+/** What V8 compiled, now or when it was built. */
+const isJavaScript = ({ symbol, library }) =>
+  library.includes('perf-') || symbol.startsWith('Builtins_')
+
+const IS_BOUNDARY = /^napi_|^v8impl::|node_napi_env__/
+
 /** The innermost frame says whose code it was, but for what V8 does on behalf of JSON and of its collector. */
 function groupOf(frames) {
   const [{ symbol, library }] = frames
@@ -85,8 +91,11 @@ function groupOf(frames) {
     return /::|rust|^_R/.test(symbol) ? 'the addon: Rust' : 'the addon: SQLite and other C'
   }
   const named = frames.filter((each) => !isAddon(each.library))
+  const caller = named.findIndex(isJavaScript)
+  const native = caller < 0 ? named : named.slice(0, caller)
   if (named.some((each) => IS_COLLECTION.test(each.symbol))) return 'garbage collection'
   if (named.some((each) => IS_JSON.test(each.symbol))) return 'JSON.parse and JSON.stringify'
+  if (native.some((each) => IS_BOUNDARY.test(each.symbol))) return 'N-API: values that cross over'
   if (library.includes('perf-')) {
     const [, url] = /(?:Function|Script|LazyCompile|JS):\S* (\S+?):\d/.exec(symbol) ?? []
     return url ? ownerOf(url) : "V8's builtins"
