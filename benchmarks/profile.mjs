@@ -1,4 +1,4 @@
-// Where the time goes on the hot paths of a store: `node benchmarks/profile.mjs [PATH …] [STORE …]`.
+// Where the time goes on the hot paths of a store: `npm run bench -- profile [PATH …] [STORE …]`.
 //
 // Runs each path for some seconds in a process of its own, as W12 does, and tells how often its threads waited, and what
 // took the time: by V8's sampling profiler, which knows the functions of the event loop, and by `perf` where it is

@@ -2,8 +2,8 @@ import { join } from 'node:path'
 
 import { isInstalled, main, root, run, setUp } from './setup.mjs'
 
-/** Besides the report: studies of the PostgreSQL store, and putting the last report into the documents. */
-const OTHERS = ['postgres-indexes', 'postgres-sizes', 'publish']
+/** Besides the report: studies of the PostgreSQL store, profiles, and putting the last report into the documents. */
+const OTHERS = ['postgres-indexes', 'postgres-sizes', 'profile', 'publish']
 
 main(() => {
   setUp()
