@@ -17,18 +17,22 @@ const CLOSING_MS = 12_000
 
 const builds = new Map()
 
-/** Resolves to the path of the program `factstr-<folder>`, which is built once; `what` it is, for those who wait. */
-export function buildProgram(folder, what) {
-  if (!builds.has(folder)) builds.set(folder, build(folder, what))
+/**
+ * Resolves to the path of the program `factstr-<folder>`, which is built once; `what` it is, for those who wait.
+ * `isLocked`: its lock file has to be right, and is not mended.
+ */
+export function buildProgram(folder, what, { isLocked = true } = {}) {
+  if (!builds.has(folder)) builds.set(folder, build(folder, what, isLocked))
   return builds.get(folder)
 }
 
-async function build(name, what) {
+async function build(name, what, isLocked) {
   const folder = fileURLToPath(new URL(name, import.meta.url))
   const cargo = spawn(
     'cargo',
     [
-      ...['build', '--release', '--locked', '--manifest-path', `${folder}/Cargo.toml`],
+      ...['build', '--release', ...(isLocked ? ['--locked'] : [])],
+      ...['--manifest-path', `${folder}/Cargo.toml`],
       ...['--target-dir', `${folder}/target`, '--message-format', 'json-render-diagnostics']
     ],
     // Its place decides which settings of cargo hold: those of this repository.
