@@ -14,14 +14,15 @@ pub(crate) struct Usage {
 
 impl Usage {
     #[cfg(unix)]
+    // The widths of these fields differ between systems.
+    #[allow(clippy::unnecessary_cast)]
     pub(crate) fn now() -> Self {
         let mut found = std::mem::MaybeUninit::<libc::rusage>::zeroed();
         // SAFETY: the pointer is to a `rusage` that is ours.
         unsafe { libc::getrusage(libc::RUSAGE_SELF, found.as_mut_ptr()) };
         // SAFETY: zeroes are a valid `rusage`, whether it was written or not.
         let found = unsafe { found.assume_init() };
-        let micros =
-            |time: libc::timeval| time.tv_sec as i64 * 1_000_000 + i64::from(time.tv_usec as i32);
+        let micros = |time: libc::timeval| time.tv_sec as i64 * 1_000_000 + time.tv_usec as i64;
         Self {
             cpu_micros: micros(found.ru_utime) + micros(found.ru_stime),
             voluntary: found.ru_nvcsw as i64,

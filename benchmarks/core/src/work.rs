@@ -238,6 +238,8 @@ impl Job {
     }
 }
 
+/// As `map_err` takes it.
+#[allow(clippy::needless_pass_by_value)]
 fn said(error: factstr::EventStoreError) -> String {
     error.to_string()
 }
