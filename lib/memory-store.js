@@ -5,7 +5,7 @@ const { Failure } = require('./error.js')
 const { openPage } = require('./records.js')
 const { Store } = require('./store.js')
 const { Streams } = require('./streams.js')
-const { inTurn, isOverdue } = require('./turns.js')
+const { costOf, inTurn, isOverdue } = require('./turns.js')
 
 /**
  * Works at once. Answers come at once, unless the event loop is due; later pages of a long result wait for its next
@@ -19,11 +19,11 @@ class MemoryBackend {
   #closing
 
   append(events) {
-    return answer(() => this.#native.append(events))
+    return answer(() => this.#native.append(events), events.length)
   }
 
   appendIf(events, filters, expected) {
-    return answer(() => this.#native.appendIf(events, filters, expected))
+    return answer(() => this.#native.appendIf(events, filters, expected), events.length)
   }
 
   page(filters, request) {
@@ -70,9 +70,13 @@ class MemoryBackend {
   }
 }
 
-function answer(ask) {
+/** @param length characters of what is asked */
+function answer(ask, length = 0) {
   const result = resultOf(ask)
-  return isOverdue() ? new Promise((resolve) => inTurn(() => resolve(result))) : result
+  if (!isOverdue()) return result
+  return new Promise((resolve) => {
+    inTurn(() => resolve(result), true, costOf(length))
+  })
 }
 
 function resultOf(ask) {

@@ -2,7 +2,7 @@
 
 const { Failure } = require('./error.js')
 const { openPage } = require('./records.js')
-const { atOnce, inTurn, whenAsked } = require('./turns.js')
+const { UNKNOWN, atOnce, costOf, inTurn, whenAsked } = require('./turns.js')
 
 /** Numbers per answer: kind, id, and two more. */
 const WIDTH = 4
@@ -128,17 +128,18 @@ class Operations {
   }
 
   #passOn() {
-    atOnce(this.#passOneOn, () => this.#holding > 0)
+    const left = () => (this.#numbers.length - this.#at) / WIDTH
+    atOnce(this.#passOneOn, left, () => this.#holding > 0)
   }
 
-  /** @returns whether there is another answer */
+  /** @returns what the next answer is expected to cost, if there is one */
   #passOneOn = () => {
     if (this.#at === this.#numbers.length) {
       const { numbers, texts } = this.#native.takeAnswers()
       this.#numbers = numbers
       this.#texts = texts
       this.#at = this.#text = 0
-      if (numbers.length === 0) return false
+      if (numbers.length === 0) return undefined
     }
     const [numbers, at] = [this.#numbers, this.#at]
     this.#at += WIDTH
@@ -149,12 +150,18 @@ class Operations {
     while (this.#lined.length > 0 && this.#hasRoomFor(this.#lined[0])) {
       this.#begin(this.#lined.shift())
     }
-    if (this.#at < numbers.length) return true
+    if (this.#at < numbers.length) return this.#costOfNext()
     this.#texts = []
     const isTold = this.#isBusy && this.#inFlight.size === 0 && this.#rest()
     // What is in flight keeps the process alive, and so does a stream, unless it was let go.
     if (!isTold) inTurn(this.#passOneOn, this.#holding > 0)
-    return false
+    return undefined
+  }
+
+  #costOfNext() {
+    const asked = this.#weights.get(this.#numbers[this.#at + 1]) ?? 0
+    const told = this.#numbers[this.#at] === PAGE ? this.#texts[this.#text].length : 0
+    return Math.max(UNKNOWN, costOf(Math.max(asked, told)))
   }
 
   /** Nothing is in flight, so nothing of it keeps the process alive. */

@@ -13,13 +13,28 @@ let bell
  * Runs a task in a later turn of the event loop. All stores share the turns: immediates alone would
  * all run in one.
  *
- * @param task returns `true` if it is to be called again, which may be in the same turn
+ * @param task does a piece of work; returns what the next piece is expected to cost if there is one, which may come in
+ *   the same turn
  * @param alive whether the process must not end before; otherwise the task runs if the process lives
  *   on for another reason
+ * @param cost what the first piece is expected to cost
  */
-function inTurn(task, alive = true) {
-  tasks.push({ task, alive })
+function inTurn(task, alive = true, cost = UNKNOWN) {
+  tasks.push({ task, alive, cost })
   schedule(alive)
+}
+
+/** What an answer costs of which nothing is known, in milliseconds: two come before the first look at the clock. */
+const UNKNOWN = TURN / 4
+
+/**
+ * About what it costs to pass on an answer, with all that the caller does then, in milliseconds: callers go on with more
+ * of the same.
+ *
+ * @param characters of what was asked, or of the answer
+ */
+function costOf(characters) {
+  return 0.005 + characters * 13e-6
 }
 
 function schedule(alive) {
@@ -49,9 +64,11 @@ function run() {
   inPieces(
     () => {
       const each = due.shift()
-      if (each.task() === true) due.push(each)
-      return due.length > 0
+      each.cost = each.task()
+      if (each.cost !== undefined) due.push(each)
+      return due[0]?.cost
     },
+    () => due.length,
     () => {
       tasks.unshift(...due)
       if (tasks.length > 0) schedule(tasks.some(({ alive }) => alive))
@@ -59,26 +76,26 @@ function run() {
   )
 }
 
-/** Begins a task at once, and goes on with it in later turns if this one has no time for all of it. */
-function atOnce(task, alive) {
-  let more = false
+/**
+ * Begins a task, as for `inTurn`, at once, and goes on with it in later turns if this one has no time for all of it.
+ *
+ * @param left tells how many pieces there are
+ * @param isAlive tells whether the process must not end before
+ */
+function atOnce(task, left, isAlive) {
+  let next
   inPieces(
     () => {
-      more = false
-      more = task() === true
-      return more
+      next = undefined
+      next = task()
+      return next
     },
+    left,
     () => {
-      if (more) inTurn(task, alive())
+      if (next !== undefined) inTurn(task, isAlive(), next)
     }
   )
 }
-
-/** At most so many pieces come before the first look at the clock. */
-const MOST_UNSEEN = 16
-
-/** What a piece takes, in milliseconds: the last ones, or half of what those before them took. */
-let pace = 0
 
 /** Pieces of work are under way. */
 let inProgress = false
@@ -88,16 +105,17 @@ let endings = []
 /**
  * Does pieces of work as long as this turn has time for them. What they set off counts as theirs: whoever gets an
  * answer asks for more, and does so in reactions of promises. So there are breaks for these, and then a look at the
- * clock. After it come as many pieces as there have been, or as fit in.
+ * clock. Half a turn's worth comes before the first one, and then as much again, or as there is time for. A little
+ * rest is done all the same: what comes together is committed together, and small groups cost more.
  *
- * @param piece returns whether there is another one
+ * @param piece returns the expected cost of the next one, or `undefined`
+ * @param left tells how many there are
  */
-function inPieces(piece, over) {
+function inPieces(piece, left, over) {
   const began = performance.now()
   let done = 0
   const end = () => {
     inProgress = false
-    pace = Math.max(pace / 2, (performance.now() - began) / done)
     over()
     const calls = endings
     endings = []
@@ -105,19 +123,21 @@ function inPieces(piece, over) {
   }
   const goOn = () => {
     const took = performance.now() - began
-    if (done > 0 && took >= TURN) return end()
-    const most =
-      done > 0 ? done * Math.min(1, (TURN - took) / took) : Math.min(MOST_UNSEEN, TURN / 2 / pace)
-    let more = false
+    const average = done > 0 ? took / done : undefined
+    const rest = done > 0 ? left() * average : 0
+    const time = rest <= TURN ? 2 * TURN : TURN
+    if (done > 0 && took >= time) return end()
+    let room = done > 0 ? Math.min(took, time - took) : TURN / 2
+    let next
     try {
-      for (let n = 0; n < most; n++) {
+      do {
         done++
-        more = false
-        more = piece()
-        if (!more) break
-      }
+        next = undefined
+        next = piece()
+        room -= average ?? next
+      } while (next !== undefined && room > 0)
     } finally {
-      afterReactions(more ? goOn : end)
+      afterReactions(next === undefined ? end : goOn)
     }
   }
   inProgress = true
@@ -153,4 +173,4 @@ function isOverdue() {
   return false
 }
 
-module.exports = { atOnce, inTurn, isOverdue, whenAsked }
+module.exports = { UNKNOWN, atOnce, costOf, inTurn, isOverdue, whenAsked }
