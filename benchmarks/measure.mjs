@@ -62,14 +62,17 @@ function summary(samples) {
 
 /**
  * Samples all sides in turns, so that noise of the machine meets each of them, after a short turn of
- * each that does not count. `sides`: `{ name: measure({ seconds }) }`; resolves to `{ name: summary }`.
+ * each that does not count. `sides`: `{ name: measure({ seconds }) }`; resolves to `{ name: summary }`, without those
+ * that had nothing to tell in one of their turns.
  */
 export async function interleaved(sides, { rounds, seconds }) {
   const samples = new Map(Object.keys(sides).map((name) => [name, []]))
   for (const measure of Object.values(sides)) await measure({ seconds: seconds / 5 })
   for (let round = 0; round < rounds; round++) {
     for (const [name, measure] of Object.entries(sides)) {
-      samples.get(name).push(await measure({ seconds }))
+      const found = await measure({ seconds })
+      if (found === undefined) samples.delete(name)
+      else samples.get(name)?.push(found)
     }
   }
   return Object.fromEntries([...samples].map(([name, all]) => [name, summary(all)]))

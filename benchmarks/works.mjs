@@ -55,6 +55,18 @@ function measuring(side, work, options) {
   return step && (({ seconds }) => sample(step, { callers: options.callers, seconds }))
 }
 
+/** A peer that fails is missing from then on, and says why; what others do ends the run. */
+async function orFailing(side, work) {
+  try {
+    return await work()
+  } catch (error) {
+    if (side.kind !== 'peer') throw error
+    console.error(`  … ${side.name} has failed: ${error.message}`)
+    side.missing = `failed: ${error.message.split('\n')[0].slice(0, 100)}`
+    return undefined
+  }
+}
+
 /** Measures a work on all sides in turns and reports it; resolves to what was found, by kind of side. */
 export async function compare({ report, sides, rounds, seconds }, title, key, work, options) {
   const able = {}
@@ -63,12 +75,16 @@ export async function compare({ report, sides, rounds, seconds }, title, key, wo
   for (const side of sides) {
     const measure = measuring(side, work, { callers: 1, ...options })
     if (measure) {
-      able[side.name] = measure
+      able[side.name] = async (turn) =>
+        side.missing ? undefined : orFailing(side, () => measure(turn))
       kinds[side.name] = side.kind
     } else if (side.missing && side.kind !== 'limit') missing[side.name] = side.missing
   }
   const found = await interleaved(able, { rounds, seconds })
-  for (const [name, kind] of Object.entries(kinds)) found[name].kind = kind
+  for (const { name, missing: why } of sides) {
+    if (found[name]) found[name].kind = kinds[name]
+    else if (able[name]) missing[name] = why
+  }
   report.rates(title, key, found, missing)
   const of = (kind) => Object.values(found).find((each) => each.kind === kind)
   return { ours: of('ours'), limit: of('limit') }
@@ -105,13 +121,17 @@ export async function fillAll({ sides, patience }, range) {
     const start = now()
     const deadline = side.kind === 'peer' ? start + patience : Infinity
     const factAt = growing(range)
-    const isDone = await (side.measure
-      ? (await side.measure('fill', { ...range, deadline })).done
-      : side.fill
-        ? side.fill(range, factAt, deadline)
-        : fillByAppending(side, range, factAt, deadline))
+    const fill = async () =>
+      side.measure
+        ? (await side.measure('fill', { ...range, deadline })).done
+        : side.fill
+          ? side.fill(range, factAt, deadline)
+          : fillByAppending(side, range, factAt, deadline)
+    const isDone = await orFailing(side, fill)
     took[side.name] = now() - start
-    if (!isDone) side.missing = `not filled to ${number(range.to)} events in ${patience} s`
+    if (isDone === false) {
+      side.missing = `not filled to ${number(range.to)} events in ${patience} s`
+    }
   }
   return took
 }
