@@ -8,7 +8,7 @@ const { FactstrError, settle } = require('./error.js')
 const { OpeningBackend } = require('./opening-backend.js')
 const { openPage } = require('./records.js')
 const { Store } = require('./store.js')
-const { isOverdue } = require('./turns.js')
+const { inTurn, isOverdue } = require('./turns.js')
 
 const OPTIONS = ['durability', 'busyTimeoutMs', 'readOnly']
 
@@ -21,12 +21,17 @@ class SqliteBackend extends OpeningBackend {
   }
 
   page(filters, request) {
-    // Queries that are answered at once never let the event loop turn: now and then one goes the long way.
-    const isShort = request.version && !isOverdue()
-    const native = isShort ? this.nativeWithFewer(ALONE) : undefined
-    const text = native?.pageInline(filters, request.after, request.maxRows)
+    const native = request.version ? this.nativeWithFewer(ALONE) : undefined
+    if (native === undefined) return super.page(filters, request)
+    // Queries that are answered at once never let the event loop turn; a turn is shorter than the way to another thread.
+    if (isOverdue()) return new Promise(inNextTurn).then(() => this.page(filters, request))
+    const text = native.pageInline(filters, request.after, request.maxRows)
     return typeof text === 'string' ? openPage(text) : super.page(filters, request)
   }
+}
+
+function inNextTurn(resolve) {
+  inTurn(resolve)
 }
 
 function takeSqliteOptions(path, given) {
