@@ -6,7 +6,7 @@ import { createRequire } from 'node:module'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 
 import * as esm from '../index.js'
 import { collect, event, having, lasting, stores } from './stores.mjs'
@@ -101,6 +101,29 @@ describe.each(stores)('the $name store', ({ create }) => {
       let count = 0
       while (!turn.signal.aborted && ++count < 50_000) await call()
       expect(turn.signal.aborted).toBe(true)
+    }
+  })
+
+  test('works while an application has its timers faked', async () => {
+    const store = create()
+    await store.append([event('before', {})])
+    vi.useFakeTimers({
+      toFake: ['queueMicrotask', 'setImmediate', 'performance', 'Date']
+    })
+    try {
+      const told = []
+      const stream = await store.streamAll((batch) => void told.push(...batch))
+      const batch = Array.from({ length: 500 }, (_, n) =>
+        event('faked', { n, text: 'x'.repeat(900) })
+      )
+      await Promise.all(Array.from({ length: 20 }, () => store.append(batch)))
+      const { event_records: records } = await store.query(having({ n: 7 }))
+      expect(records).toHaveLength(20)
+      expect(await collect(store.read())).toHaveLength(10_001)
+      await stream.unsubscribe()
+      await store.close()
+    } finally {
+      vi.useRealTimers()
     }
   })
 

@@ -3,7 +3,7 @@
 // The event loop's time, shared by all streams: handlers run for a moment, then everything else of
 // the process gets its turn, then the next stream that waits.
 
-const { inTurn } = require('./turns.js')
+const { inTurn, now } = require('./turns.js')
 
 /** In milliseconds. */
 const SHARE = 2
@@ -13,11 +13,11 @@ const waiting = []
 
 /** Called where the event loop gives control to streams. */
 function beginTurn() {
-  began = performance.now()
+  began = now()
 }
 
 function turnIsOver() {
-  return performance.now() - began > SHARE
+  return now() - began > SHARE
 }
 
 /**

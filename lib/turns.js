@@ -1,5 +1,10 @@
 'use strict'
 
+// As they are now: whoever fakes timers in a test of an application does not mean those of its store.
+const { queueMicrotask, setImmediate } = globalThis
+const { nextTick } = process
+const now = performance.now.bind(performance)
+
 /** Work of one turn of the event loop, in milliseconds; what a task began is finished. */
 const TURN = 1
 
@@ -112,7 +117,7 @@ let endings = []
  * @param left tells how many there are
  */
 function inPieces(piece, left, over) {
-  const began = performance.now()
+  const began = now()
   let done = 0
   const end = () => {
     inProgress = false
@@ -122,7 +127,7 @@ function inPieces(piece, left, over) {
     for (const call of calls) call()
   }
   const goOn = () => {
-    const took = performance.now() - began
+    const took = now() - began
     const average = done > 0 ? took / done : undefined
     const rest = done > 0 ? left() * average : 0
     const time = rest <= TURN ? 2 * TURN : TURN
@@ -148,7 +153,7 @@ const settled = Promise.resolve()
 
 /** Calls a function when all reactions of promises have run that are due, and all that follow from them. */
 function afterReactions(call) {
-  settled.then(() => process.nextTick(call))
+  settled.then(() => nextTick(call))
 }
 
 /** Calls a function when those who are answered now have asked for more. */
@@ -165,12 +170,12 @@ let began
  * before there is more of it: promises alone never let it.
  */
 function isOverdue() {
-  if (began !== undefined) return performance.now() - began > TURN
-  began = performance.now()
+  if (began !== undefined) return now() - began > TURN
+  began = now()
   setImmediate(() => {
     began = undefined
   }).unref()
   return false
 }
 
-module.exports = { UNKNOWN, atOnce, costOf, inTurn, isOverdue, whenAsked }
+module.exports = { UNKNOWN, atOnce, costOf, inTurn, isOverdue, now, whenAsked }
