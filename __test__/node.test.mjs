@@ -179,10 +179,37 @@ test.each(stores)('numbers keep their text and their value: $name', async ({ pla
 test('the memory store answers in the order of the calls, at once or with the next turn', async () => {
   const store = new esm.FactstrMemoryStore()
   const settled = []
-  const calls = Array.from({ length: 20_000 }, (_, call) => call)
+  const calls = Array.from({ length: 150_000 }, (_, call) => call)
   await Promise.all(
     calls.map((call) => store.append([event('called', { call })]).then(() => settled.push(call)))
   )
   expect(settled).toEqual(calls)
   await store.close()
+})
+
+test('stores that share the turns of the event loop all get on', async () => {
+  const [busy, other] = [new esm.FactstrMemoryStore(), lasting[0].create()]
+  let [left, appended] = [60_000, 0]
+  const isOver = () => left <= 0
+  const many = async () => {
+    while (left-- > 0) await busy.append([event('busy', {})])
+  }
+  const few = async () => {
+    while (!isOver()) {
+      await other.append([event('other', {})])
+      appended++
+    }
+  }
+  await Promise.all([...Array.from({ length: 1000 }, many), ...Array.from({ length: 64 }, few)])
+  expect(appended).toBeGreaterThan(300)
+  await busy.close()
+  await other.close()
+})
+
+test('a short query gets its turn beside others that fill each of them', async () => {
+  expect(await runs('turns', lasting[0].place())).toEqual({
+    output: ['asked often'],
+    errors: '',
+    code: 0
+  })
 })

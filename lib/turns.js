@@ -8,7 +8,7 @@ const now = performance.now.bind(performance)
 /** Work of one turn of the event loop, in milliseconds; what a task began is finished. */
 const TURN = 1
 
-const tasks = []
+let tasks = []
 /** The turn that is to come. */
 let immediate
 /** Wakes an event loop that waits for something else. */
@@ -64,18 +64,23 @@ function newBell() {
 
 function run() {
   immediate = undefined
+  // The event loop has turned.
+  workingSince = undefined
   // What comes meanwhile is for a later turn.
-  const due = tasks.splice(0)
+  const due = tasks
+  tasks = []
+  let at = 0
   inPieces(
     () => {
-      const each = due.shift()
+      const each = due[at++]
       each.cost = each.task()
-      if (each.cost !== undefined) due.push(each)
-      return due[0]?.cost
+      // Its other pieces come first: they would wait for all the others after each.
+      if (each.cost !== undefined) at--
+      return due[at]?.cost
     },
-    () => due.length,
+    () => due.length - at,
     () => {
-      tasks.unshift(...due)
+      if (at < due.length) tasks = due.slice(at).concat(tasks)
       if (tasks.length > 0) schedule(tasks.some(({ alive }) => alive))
     }
   )
@@ -121,10 +126,13 @@ function inPieces(piece, left, over) {
   let done = 0
   const end = () => {
     inProgress = false
-    over()
     const calls = endings
     endings = []
-    for (const call of calls) call()
+    try {
+      over()
+    } finally {
+      for (const call of calls) call()
+    }
   }
   const goOn = () => {
     const took = now() - began
@@ -162,18 +170,18 @@ function whenAsked(call) {
   else queueMicrotask(call)
 }
 
-/** When the stores began to work in this turn. */
-let began
+/** When the stores began to work at once in this turn. */
+let workingSince
 
 /**
  * Whether work that is done at once has taken so much of this turn that the event loop should turn
  * before there is more of it: promises alone never let it.
  */
 function isOverdue() {
-  if (began !== undefined) return now() - began > TURN
-  began = now()
+  if (workingSince !== undefined) return now() - workingSince > TURN
+  workingSince = now()
   setImmediate(() => {
-    began = undefined
+    workingSince = undefined
   }).unref()
   return false
 }

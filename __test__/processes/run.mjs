@@ -1,5 +1,6 @@
 // Runs one of these programs by name; its output and end are what a test looks at.
 
+import { stat } from 'node:fs'
 import { Worker, isMainThread, parentPort, workerData } from 'node:worker_threads'
 import { fileURLToPath } from 'node:url'
 
@@ -43,6 +44,38 @@ const programs = {
       store.query({ filters: [{ payload_predicates: [{ x: 1 }] }] })
     }
     setImmediate(() => process.exit(7))
+  },
+
+  /** Asks beside requests that come with the events of the system, each longer than the time of stores in a turn. */
+  async turns() {
+    const store = await openAt(place)
+    await store.append([event])
+    let requests = 600
+    const isOver = () => requests <= 0
+    const served = []
+    const request = () => {
+      if (requests-- <= 0) return
+      stat(fileURLToPath(import.meta.url), request)
+      served.push(store.query())
+      const until = performance.now() + 2
+      while (performance.now() < until);
+    }
+    let asked = 0
+    const ask = async () => {
+      for (; !isOver(); asked++) {
+        await store.query()
+        await new Promise((resolve) => {
+          setImmediate(resolve)
+        })
+      }
+    }
+    const append = async () => {
+      while (!isOver()) await store.append([event])
+    }
+    for (let n = 0; n < 3; n++) request()
+    await Promise.all([ask(), ask(), append()])
+    await Promise.all(served)
+    console.log(asked > 60 ? 'asked often' : `asked ${asked} times`)
   },
 
   /** Forgets stores and results while operations are under way. */
