@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, test, vi } from 'vitest'
 
 import * as esm from '../index.js'
-import { collect, event, having, lasting, stores } from './stores.mjs'
+import { collect, countTurns, event, having, lasting, stores } from './stores.mjs'
 
 const names = ['FactstrMemoryStore', 'FactstrSqliteStore', 'FactstrPostgresStore', 'FactstrError']
 const program = fileURLToPath(new URL('processes/run.mjs', import.meta.url))
@@ -67,22 +67,15 @@ test.each(lasting)(
   async ({ create }) => {
     const store = create()
     await store.append([event('first', {})])
-    let turns = 0
-    let over = false
-    const count = () => {
-      turns++
-      if (!over) setImmediate(count)
-    }
-    setImmediate(count)
+    const turns = countTurns()
     const answered = Array.from({ length: 48 }, async (_, n) => {
       await store.append([event('together', { n })])
       // Who is answered has something to do.
       const until = performance.now() + 2
       while (performance.now() < until);
-      return turns
+      return turns()
     })
     const inTurns = new Set(await Promise.all(answered))
-    over = true
     expect(inTurns.size).toBeGreaterThan(16)
     await store.close()
   }
@@ -132,36 +125,22 @@ describe.each(stores)('the $name store', ({ create }) => {
     const payload = { text: 'x'.repeat(1000) }
     const batch = Array.from({ length: 1000 }, () => event('large', payload))
     for (let n = 0; n < 20; n++) await store.append(batch)
-    let turns = 0
-    let over = false
-    const count = () => {
-      turns++
-      if (!over) setImmediate(count)
-    }
-    setImmediate(count)
+    const turns = countTurns()
     const { event_records: records } = await store.query()
-    over = true
     expect(records).toHaveLength(20_000)
-    // 20 MB come as pages of about 256 KiB, and the loop turns between them.
-    expect(turns).toBeGreaterThan(10)
+    // 20 MB come as pages of about 120 KiB, and the loop turns between them.
+    expect(turns()).toBeGreaterThan(10)
   })
 
   test('hands out many results in turns of the event loop', async () => {
     const store = create()
     const batch = Array.from({ length: 1000 }, () => event('many', 'x'.repeat(300)))
     for (let n = 0; n < 4; n++) await store.append(batch)
-    let turns = 0
-    let over = false
-    const count = () => {
-      turns++
-      if (!over) setImmediate(count)
-    }
-    setImmediate(count)
+    const turns = countTurns()
     const reads = Array.from({ length: 12 }, () => collect(store.read()))
     for (const records of await Promise.all(reads)) expect(records).toHaveLength(4000)
-    over = true
     // Together they are 17 MB.
-    expect(turns).toBeGreaterThan(8)
+    expect(turns()).toBeGreaterThan(8)
   })
 })
 

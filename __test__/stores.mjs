@@ -37,6 +37,21 @@ export const stores = [
 /** Those whose data outlive the store, and which several stores and processes share. */
 export const lasting = stores.filter(({ name }) => name !== 'memory')
 
+/** Counts the turns of the event loop until the test is over; returns how many there have been. */
+export function countTurns() {
+  let turns = 0
+  let over = false
+  const count = () => {
+    turns++
+    if (!over) setImmediate(count)
+  }
+  setImmediate(count)
+  onTestFinished(() => {
+    over = true
+  })
+  return () => turns
+}
+
 export const event = (event_type, payload) => ({ event_type, payload })
 
 /** A query of one filter with one predicate. */

@@ -70,19 +70,17 @@ async function orFailing(side, work) {
 /** Measures a work on all sides in turns and reports it; resolves to what was found, by kind of side. */
 export async function compare({ report, sides, rounds, seconds }, title, key, work, options) {
   const able = {}
-  const kinds = {}
   const missing = {}
   for (const side of sides) {
     const measure = measuring(side, work, { callers: 1, ...options })
     if (measure) {
       able[side.name] = async (turn) =>
         side.missing ? undefined : orFailing(side, () => measure(turn))
-      kinds[side.name] = side.kind
     } else if (side.missing && side.kind !== 'limit') missing[side.name] = side.missing
   }
   const found = await interleaved(able, { rounds, seconds })
-  for (const { name, missing: why } of sides) {
-    if (found[name]) found[name].kind = kinds[name]
+  for (const { name, kind, missing: why } of sides) {
+    if (found[name]) found[name].kind = kind
     else if (able[name]) missing[name] = why
   }
   report.rates(title, key, found, missing)

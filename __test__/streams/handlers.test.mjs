@@ -5,7 +5,7 @@ import vm from 'node:vm'
 
 import { describe, expect, test } from 'vitest'
 
-import { event, having, stores } from '../stores.mjs'
+import { countTurns, event, having, stores } from '../stores.mjs'
 import { appendBatches, failure, gate, noted, recorder, until, upTo } from './streams.mjs'
 
 const model = { name: 'model' }
@@ -260,20 +260,13 @@ describe.each(stores)('handlers on the $name store', ({ create }) => {
       const end = performance.now() + 0.02
       while (performance.now() < end);
     }
-    let turns = 0
-    let over = false
-    const count = () => {
-      turns++
-      if (!over) setImmediate(count)
-    }
-    setImmediate(count)
+    const turns = countTurns()
     await Promise.all([
       store.streamAllDurable({ name: 'a' }, busy(0)),
       store.streamAllDurable({ name: 'b' }, async () => busy(1)())
     ])
-    over = true
     expect(counts).toEqual([4000, 4000])
-    expect(turns).toBeGreaterThan(20)
+    expect(turns()).toBeGreaterThan(20)
     expect(switches.length).toBeGreaterThan(10)
   })
 
