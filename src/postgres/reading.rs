@@ -1,6 +1,5 @@
 //! Queries and reads: the server finds candidates by their facets, the exact match is told here.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use tokio_postgres::types::{FromSql, ToSql, Type};
@@ -64,12 +63,20 @@ impl FromSql<'_> for Length {
     }
 }
 
-/// A row of an answer, borrowed as an event.
+/// Where the sequence number, the time, the type and the payload of an event are in a row.
+type Columns = [usize; 4];
+
+/// Of candidates.
+const COLUMNS: Columns = [1, 3, 4, 5];
+/// Of `factstr_events`.
+const COLUMNS_OF_ALL: Columns = [0, 1, 2, 3];
+
+/// A row of candidates, borrowed as an event.
 pub(super) fn event_of(row: &tokio_postgres::Row) -> Result<Row<'_>> {
-    event_at(row, [1, 3, 4, 5])
+    event_at(row, COLUMNS)
 }
 
-fn event_at(row: &tokio_postgres::Row, columns: [usize; 4]) -> Result<Row<'_>> {
+fn event_at(row: &tokio_postgres::Row, columns: Columns) -> Result<Row<'_>> {
     let [sequence_number, occurred_at, event_type, payload] = columns;
     let read = || -> std::result::Result<Row<'_>, tokio_postgres::Error> {
         Ok(Row {
@@ -91,6 +98,7 @@ struct Candidates {
     /// The newest sequence number of the snapshot.
     head: u64,
     rows: Vec<tokio_postgres::Row>,
+    columns: Columns,
     /// What their payloads have.
     bytes: usize,
     /// How far the rows tell of all candidates: forwards up to here, backwards down to here, exclusive.
@@ -178,6 +186,7 @@ async fn ask(backend: &Backend, plan: &Plan, ask: Ask) -> Result<Candidates> {
     Ok(Candidates {
         head,
         rows,
+        columns: COLUMNS,
         bytes,
         reached,
         newest,
@@ -235,141 +244,79 @@ async fn few(backend: &Backend, facet: i64, span: Span, max_rows: usize) -> Resu
         head,
         bytes: bytes_of(&rows),
         rows,
+        columns: COLUMNS,
         reached,
         newest: Newest::NotAsked,
     })
 }
 
-/// Events of a span from its start, all of them.
-struct AllEvents {
-    /// The newest sequence number of the snapshot.
-    head: u64,
-    rows: Vec<tokio_postgres::Row>,
-    /// What their payloads have.
-    bytes: usize,
-    /// How far they reach, as in `Candidates`.
-    reached: u64,
-    /// The last one is not the span's last one.
-    is_cut: bool,
+/// Events of a span from its start, all of them, and whether the last one is not the span's last one.
+async fn all(
+    backend: &Backend,
+    span: Span,
+    max_rows: usize,
+    max_bytes: usize,
+) -> Result<(Candidates, bool)> {
+    // What a page has no room for would be read in vain.
+    let row_bytes = backend.row_bytes.load(Ordering::Relaxed);
+    let room = max_bytes.checked_div(row_bytes).unwrap_or(FEW_ROWS);
+    let max_rows = max_rows.min(room + 1).min(MOST_ROWS);
+    let (answer, is_cut) = all_up_to(backend, span, max_rows, MOST_BYTES / max_rows).await?;
+    if answer.rows.is_empty() && is_cut {
+        // The first one is a long one. It comes alone.
+        return all_up_to(backend, span, 1, i32::MAX as usize).await;
+    }
+    Ok((answer, is_cut))
 }
 
-impl AllEvents {
-    async fn ask(backend: &Backend, span: Span, max_rows: usize, max_bytes: usize) -> Result<Self> {
-        // What a page has no room for would be read in vain.
-        let row_bytes = backend.row_bytes.load(Ordering::Relaxed);
-        let room = max_bytes.checked_div(row_bytes).unwrap_or(FEW_ROWS);
-        let max_rows = max_rows.min(room + 1).min(MOST_ROWS);
-        let longest = MOST_BYTES / max_rows;
-        let answer = Self::ask_for(backend, span, max_rows, longest).await?;
-        if answer.rows.is_empty() && answer.is_cut {
-            // The first one is a long one. It comes alone.
-            return Self::ask_for(backend, span, 1, i32::MAX as usize).await;
-        }
-        Ok(answer)
+/// An event that is longer than `longest` ends the answer.
+async fn all_up_to(
+    backend: &Backend,
+    span: Span,
+    max_rows: usize,
+    longest: usize,
+) -> Result<(Candidates, bool)> {
+    let (after, through) = (signed(span.after), signed(span.through));
+    let (most_rows, longest) = (max_rows as i32, longest as i64);
+    let mut rows = backend
+        .ask(
+            &backend.statements.events,
+            &[
+                (&after, Type::INT8),
+                (&through, Type::INT8),
+                (&span.backwards, Type::BOOL),
+                (&most_rows, Type::INT4),
+                (&longest, Type::INT8),
+            ],
+        )
+        .await?;
+    let [number, _, _, payload] = COLUMNS_OF_ALL;
+    let number_of = |row: &tokio_postgres::Row| row.get::<_, i64>(number) as u64;
+    let mut is_cut = rows.len() > max_rows;
+    let mut bytes = 0;
+    let mut kept = 1;
+    for row in rows.iter().skip(1) {
+        let Some(length) = row.get::<_, Option<Length>>(payload) else {
+            is_cut = true;
+            break;
+        };
+        bytes += length.0;
+        kept += 1;
     }
-
-    /// An event that is longer than `longest` ends the answer.
-    async fn ask_for(
-        backend: &Backend,
-        span: Span,
-        max_rows: usize,
-        longest: usize,
-    ) -> Result<Self> {
-        let (after, through) = (signed(span.after), signed(span.through));
-        let (most_rows, longest) = (max_rows as i32, longest as i64);
-        let answer = backend
-            .ask(
-                &backend.statements.events,
-                &[
-                    (&after, Type::INT8),
-                    (&through, Type::INT8),
-                    (&span.backwards, Type::BOOL),
-                    (&most_rows, Type::INT4),
-                    (&longest, Type::INT8),
-                ],
-            )
-            .await?;
-        let mut rows = answer;
-        let mut is_cut = rows.len() > max_rows;
-        let mut bytes = 0;
-        let mut kept = 1;
-        for row in rows.iter().skip(1) {
-            let Some(length) = row.get::<_, Option<Length>>(3) else {
-                is_cut = true;
-                break;
-            };
-            bytes += length.0;
-            kept += 1;
-        }
-        rows.truncate(kept);
-        let mut rows = rows.into_iter();
-        let head = rows.next().ok_or_else(no_row)?.get::<_, i64>(0) as u64;
-        let rows: Vec<_> = rows.collect();
-        let last = rows.last().map(|row| row.get::<_, i64>(0) as u64);
-        Ok(Self {
-            head,
-            rows,
-            bytes,
-            reached: reached(span, head, last.filter(|_| is_cut)),
-            is_cut,
-        })
-    }
-}
-
-/// What a page is made of.
-enum Answer {
-    Candidates(Candidates),
-    All(AllEvents),
-}
-
-impl Answer {
-    fn head(&self) -> u64 {
-        match self {
-            Self::Candidates(answer) => answer.head,
-            Self::All(answer) => answer.head,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Candidates(answer) => answer.bytes,
-            Self::All(answer) => answer.bytes,
-        }
-    }
-
-    fn reached(&self) -> u64 {
-        match self {
-            Self::Candidates(answer) => answer.reached,
-            Self::All(answer) => answer.reached,
-        }
-    }
-
-    fn take_newest(&mut self) -> Newest {
-        match self {
-            Self::Candidates(answer) => std::mem::replace(&mut answer.newest, Newest::NotAsked),
-            Self::All(_) => Newest::NotAsked,
-        }
-    }
-
-    fn visit(&self, mut visitor: impl FnMut(Row<'_>) -> ControlFlow<()>) -> Result<()> {
-        match self {
-            Self::Candidates(answer) => {
-                for row in &answer.rows {
-                    if visitor(event_of(row)?).is_break() {
-                        break;
-                    }
-                }
-            }
-            Self::All(answer) => {
-                for row in &answer.rows {
-                    if visitor(event_at(row, [0, 1, 2, 3])?).is_break() {
-                        break;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
+    rows.truncate(kept);
+    let mut rows = rows.into_iter();
+    let head = number_of(&rows.next().ok_or_else(no_row)?);
+    let rows: Vec<_> = rows.collect();
+    let cut_at = rows.last().map(number_of).filter(|_| is_cut);
+    let answer = Candidates {
+        head,
+        rows,
+        columns: COLUMNS_OF_ALL,
+        bytes,
+        reached: reached(span, head, cut_at),
+        newest: Newest::NotAsked,
+    };
+    Ok((answer, is_cut))
 }
 
 /// A page of matches.
@@ -406,7 +353,7 @@ pub(super) async fn page(
     loop {
         let max_rows = request.max_rows - taken;
         let max_bytes = request.max_bytes.saturating_sub(sink.bytes()).max(1);
-        let mut answer = if plan.selection.is_some() {
+        let (answer, is_cut) = if plan.selection.is_some() {
             let version = version && first.is_none();
             let ask_for = Ask {
                 span,
@@ -415,39 +362,32 @@ pub(super) async fn page(
                 version,
                 first: first.is_none(),
             };
-            Answer::Candidates(ask(backend, &plan, ask_for).await?)
+            (ask(backend, &plan, ask_for).await?, false)
         } else {
-            Answer::All(AllEvents::ask(backend, span, max_rows, max_bytes).await?)
+            all(backend, span, max_rows, max_bytes).await?
         };
         if first.is_none() {
-            let head = answer.head();
-            span.through = span.through.min(head);
+            span.through = span.through.min(answer.head);
             end.before = span.through + 1;
-            first = Some((head, answer.take_newest()));
+            first = Some((answer.head, answer.newest));
         }
-        let mut take = || {
-            let mut is_full = false;
-            answer.visit(|row| {
+        let mut take = || -> Result<bool> {
+            for row in &answer.rows {
+                let row = event_at(row, answer.columns)?;
                 if query.filters().is_some() && !query.matches(row.event_type, row.payload) {
-                    return ControlFlow::Continue(());
+                    continue;
                 }
                 sink.push(row);
                 taken += 1;
                 end.last = Some(row.sequence_number);
-                is_full = taken == request.max_rows || sink.bytes() >= request.max_bytes;
-                if is_full {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
+                if taken == request.max_rows || sink.bytes() >= request.max_bytes {
+                    return Ok(false);
                 }
-            })?;
-            Ok::<_, EventStoreError>(!is_full)
+            }
+            Ok(true)
         };
-        end.complete = beside_connections(effort(query, answer.bytes()), &mut take)?;
-        if let Answer::All(answer) = &answer
-            && answer.is_cut
-            && taken > 0
-        {
+        end.complete = beside_connections(effort(query, answer.bytes), &mut take)?;
+        if is_cut && taken > 0 {
             let row_bytes = (sink.bytes() / taken).max(1);
             backend.row_bytes.store(row_bytes, Ordering::Relaxed);
             // What little room is left is not worth another question.
@@ -456,11 +396,10 @@ pub(super) async fn page(
         if !end.complete {
             break;
         }
-        let reached = answer.reached();
         if span.backwards {
-            span.through = reached;
+            span.through = answer.reached;
         } else {
-            span.after = reached;
+            span.after = answer.reached;
         }
         if span.after >= span.through {
             break;
