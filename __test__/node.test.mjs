@@ -97,6 +97,26 @@ describe.each(stores)('the $name store', ({ create }) => {
     }
   })
 
+  test('lets nobody who asks again and again overtake those who wait', async () => {
+    const store = create()
+    const [callers, rounds] = [1024, 8]
+    /** By the number of the call: how many had been answered when it was. */
+    const answeredAt = []
+    let answered = 0
+    const call = async (n) => {
+      await store.append([event('asked', { n })])
+      answeredAt[n] = ++answered
+    }
+    let asked = 0
+    const caller = async () => {
+      for (let round = 0; round < rounds; round++) await call(asked++)
+    }
+    await Promise.all(Array.from({ length: callers }, caller))
+    const late = answeredAt.map((at, n) => at - n)
+    expect(Math.max(...late)).toBeLessThan(callers)
+    await store.close()
+  })
+
   test('works while an application has its timers faked', async () => {
     const store = create()
     await store.append([event('before', {})])

@@ -5,10 +5,10 @@ const { Failure } = require('./error.js')
 const { openPage } = require('./records.js')
 const { Store } = require('./store.js')
 const { Streams } = require('./streams.js')
-const { costOf, inTurn, isOverdue } = require('./turns.js')
+const { costOf, inTurn, isOverdue, othersWait } = require('./turns.js')
 
 /**
- * Works at once. Answers come at once, unless the event loop is due; later pages of a long result wait for its next
+ * Works at once. Answers come at once, unless the event loop is due or others wait for it; later pages of a long result wait for its next
  * turn.
  */
 class MemoryBackend {
@@ -73,7 +73,7 @@ class MemoryBackend {
 /** @param length characters of what is asked */
 function answer(ask, length = 0) {
   const result = resultOf(ask)
-  if (!isOverdue()) return result
+  if (!othersWait() && !isOverdue()) return result
   return new Promise((resolve) => {
     inTurn(() => resolve(result), true, costOf(length))
   })

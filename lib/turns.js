@@ -9,6 +9,8 @@ const now = performance.now.bind(performance)
 const TURN = 1
 
 let tasks = []
+/** A turn had no time for all of them. */
+let hasLeft = false
 /** The turn that is to come. */
 let immediate
 /** Wakes an event loop that waits for something else. */
@@ -80,7 +82,8 @@ function run() {
     },
     () => due.length - at,
     () => {
-      if (at < due.length) tasks = due.slice(at).concat(tasks)
+      hasLeft = at < due.length
+      if (hasLeft) tasks = due.slice(at).concat(tasks)
       if (tasks.length > 0) schedule(tasks.some(({ alive }) => alive))
     }
   )
@@ -186,4 +189,9 @@ function isOverdue() {
   return false
 }
 
-module.exports = { UNKNOWN, atOnce, costOf, inTurn, isOverdue, now, whenAsked }
+/** Whether there are tasks that wait longer than for the next turn: whoever asks later is not answered before them. */
+function othersWait() {
+  return hasLeft
+}
+
+module.exports = { UNKNOWN, atOnce, costOf, inTurn, isOverdue, now, othersWait, whenAsked }
