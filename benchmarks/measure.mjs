@@ -20,12 +20,14 @@ function distribution(values) {
 /**
  * Keeps `callers` at work for some seconds; `step(which)` is one operation, `false` (or a promise of it) if it came to
  * nothing. `rate`: of those that came to something, per second; `latency`: quantiles of an operation's
- * microseconds; `loopDelay`: p99 of the event loop's delay in milliseconds, 1 ms of the timer's included.
+ * microseconds; `loopDelay`: p99 of the event loop's delay in milliseconds, 1 ms of the timer's included; `unserved`:
+ * the share of the time for which its thread had something to do and no processor.
  */
 export async function sample(step, { callers = 1, seconds }) {
   const delay = monitorEventLoopDelay({ resolution: 1 })
   const times = []
   delay.enable()
+  const unservedBefore = unserved()
   const start = now()
   const lane = async (which) => {
     while (now() - start < seconds) {
@@ -37,6 +39,7 @@ export async function sample(step, { callers = 1, seconds }) {
   const took = now() - start
   delay.disable()
   return {
+    unserved: (unserved() - unservedBefore) / took,
     rate: times.length / took,
     latency: distribution(times),
     // The timer that never ran was late by all the time that there was.
@@ -44,11 +47,21 @@ export async function sample(step, { callers = 1, seconds }) {
   }
 }
 
+/** For how many seconds this thread has waited for a processor; Linux only. */
+function unserved() {
+  try {
+    return Number(fs.readFileSync('/proc/thread-self/schedstat', 'utf8').split(' ')[1]) / 1e9
+  } catch {
+    return NaN
+  }
+}
+
 /** Middle, least and most of several samples of one side. */
 function summary(samples) {
   const rates = sorted(samples.map(({ rate }) => rate))
   const middle = samples.find(({ rate }) => rate === rates[Math.floor(rates.length / 2)])
-  const delays = samples.map(({ loopDelay }) => loopDelay).filter((each) => each !== undefined)
+  const delays = samples.filter(({ loopDelay }) => loopDelay !== undefined)
+  const latest = delays.reduce((one, other) => (other.loopDelay > one.loopDelay ? other : one), {})
   return {
     rate: middle.rate,
     least: rates[0],
@@ -56,7 +69,8 @@ function summary(samples) {
     latency: middle.latency,
     count: middle.count,
     usage: middle.usage,
-    loopDelay: delays.length > 0 ? Math.max(...delays) : undefined
+    loopDelay: latest.loopDelay,
+    unserved: latest.unserved
   }
 }
 

@@ -20,6 +20,13 @@ export function duration(micros) {
   return micros < 1000 ? `${number(micros)} µs` : `${number(micros / 1000)} ms`
 }
 
+/** What the operating system has to do with a late event loop. */
+function withoutProcessor({ unserved }) {
+  return unserved >= 0
+    ? `, ready but without a processor ${Math.round(unserved * 100)} % of the time`
+    : ''
+}
+
 /** Groups of rows with one side each, and the targets that were met or not. */
 export class Report {
   header = []
@@ -76,7 +83,10 @@ export class Report {
       .map(({ title, side, ratio }) => `${title}: ${number(ratio)} × ${side}`)
     const late = rates
       .filter(({ rows: [ours] }) => ours.loopDelay >= 5)
-      .map(({ title, rows: [ours] }) => `${title}: ${number(ours.loopDelay)} ms`)
+      .map(
+        ({ title, rows: [ours] }) =>
+          `${title}: ${number(ours.loopDelay)} ms${withoutProcessor(ours)}`
+      )
     return [
       ['At least three times as fast as every peer', slow],
       ['Event-loop delay p99 below 5 ms', late]
