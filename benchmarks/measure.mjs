@@ -60,8 +60,7 @@ function unserved() {
 function summary(samples) {
   const rates = sorted(samples.map(({ rate }) => rate))
   const middle = samples.find(({ rate }) => rate === rates[Math.floor(rates.length / 2)])
-  const delays = samples.filter(({ loopDelay }) => loopDelay !== undefined)
-  const latest = delays.reduce((one, other) => (other.loopDelay > one.loopDelay ? other : one), {})
+  const latest = samples.reduce((one, other) => (other.loopDelay > one.loopDelay ? other : one))
   return {
     rate: middle.rate,
     least: rates[0],
