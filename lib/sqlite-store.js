@@ -23,10 +23,10 @@ class SqliteBackend extends OpeningBackend {
     super(NativeSqliteStore, () => takeSqliteOptions(path, options))
   }
 
-  page(filters, request) {
+  page(filters, request, isItsTurn = false) {
     const native = request.version ? this.nativeWithFewer(ALONE - this.#waiting) : undefined
     if (native === undefined) return super.page(filters, request)
-    if (isOverdue()) return this.#pageNextTurn(filters, request)
+    if (!isItsTurn && isOverdue()) return this.#pageNextTurn(filters, request)
     const text = native.pageInline(filters, request.after, request.maxRows)
     return typeof text === 'string' ? openPage(text) : super.page(filters, request)
   }
@@ -38,7 +38,7 @@ class SqliteBackend extends OpeningBackend {
       inTurn(resolve)
     })
     this.#waiting--
-    return this.page(filters, request)
+    return this.page(filters, request, true)
   }
 }
 
