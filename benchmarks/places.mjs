@@ -32,9 +32,9 @@ const OPENINGS = {
       make: async () => ({ path: join(folder, `place-${++count}`) }),
       fsync: () => fsyncLatency(folder),
       async diskOf({ place }) {
-        const of = (path) => (fs.existsSync(path) ? fs.statSync(path).size : 0)
-        const [file, log] = [of(place.path), of(`${place.path}-wal`)]
-        return { bytes: file, detail: ` (and a WAL of ${number(log / 1e6)} MB)` }
+        const log = `${place.path}-wal`
+        const detail = fs.existsSync(log) ? ` (and a WAL of ${number(bytesOf(log) / 1e6)} MB)` : ''
+        return { bytes: bytesOf(place.path), detail }
       },
       close: async () => {}
     }
@@ -51,6 +51,13 @@ const OPENINGS = {
       close: server.stop
     }
   }
+}
+
+/** What a file, or a folder's files, take of the disk: of a file that is made larger beforehand, what was written. */
+function bytesOf(path) {
+  const found = fs.statSync(path)
+  if (!found.isDirectory()) return Math.min(found.size, found.blocks * 512)
+  return fs.readdirSync(path).reduce((sum, name) => sum + bytesOf(join(path, name)), 0)
 }
 
 async function diskOfPostgres({ tables, place }) {

@@ -148,7 +148,8 @@ export class Program {
     // Writing to a program that has ended fails whatever waits for its answer.
     child.stdin.on('error', () => {})
     createInterface({ input: child.stdout }).on('line', (line) => {
-      this.#waiting.shift()?.resolve(JSON.parse(line))
+      // A library may say something of its own.
+      if (line.startsWith('{')) this.#waiting.shift()?.resolve(JSON.parse(line))
     })
     let reason
     try {

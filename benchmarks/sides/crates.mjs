@@ -1,5 +1,6 @@
-// The crates factstr-memory, factstr-sqlite and factstr-postgres 0.5.2: what came before. They run in a
-// program of their own, benchmarks/crates, which is built when a side is opened; it times itself.
+// The crates factstr-memory, factstr-sqlite and factstr-postgres 0.5.2, which came before, and the engines of UmaDB and
+// tephra, which are written in Rust too. They run in a program of their own, benchmarks/crates, which is built when a side
+// is opened; it times itself.
 
 import pg from 'pg'
 
@@ -20,6 +21,11 @@ const SCHEMA = 'factstr_crate'
  */
 const MEASURES = { append: 64, loop: 1, query: 1, speedrun: 1 }
 
+/** Tags are indexed, and appends of several callers are committed in groups. */
+const MEASURES_OF_DCB = { append: 64, loop: 64, query: 64, speedrun: 1 }
+const ABOUT_DCB =
+  'each event has the one tag that is asked for (the speedrun: one or two) and no time; timed in its own process, a thread per caller'
+
 export const sides = [
   {
     name: `factstr-memory ${VERSION}`,
@@ -38,6 +44,22 @@ export const sides = [
     about:
       "journal_mode WAL and synchronous FULL, as the crate sets them, four connections, and SQLite built with this repository's flags: as durable as ours; without an index on payloads, so each query and each condition reads and parses every event, or those of the types that are asked for; timed in its own process, a thread per caller",
     open: ({ path }) => CratesSide.open(['sqlite', path])
+  },
+  {
+    name: 'umadb-core 0.7.8',
+    kind: 'peer',
+    store: 'sqlite',
+    measures: MEASURES_OF_DCB,
+    about: `the engine of UmaDB with the thread that writes for its server, and without the server: a file, fdatasync for each group; ${ABOUT_DCB}`,
+    open: ({ path }) => CratesSide.open(['umadb', path])
+  },
+  {
+    name: 'tephra 0.4.1',
+    kind: 'peer',
+    store: 'sqlite',
+    measures: MEASURES_OF_DCB,
+    about: `segments of 256 MiB and an index beside them that is not flushed; one flush for each group; ${ABOUT_DCB}`,
+    open: ({ path }) => CratesSide.open(['tephra', path])
   },
   {
     name: `factstr-postgres ${VERSION}`,
@@ -90,7 +112,7 @@ class CratesSide {
 
   static async open(args) {
     const side = new CratesSide()
-    const path = await buildProgram('crates', `the crates of factstr ${VERSION}`)
+    const path = await buildProgram('crates', `the crates of factstr ${VERSION}, UmaDB and tephra`)
     side.#program = await Program.start(path, args)
     try {
       await checkEvents(side.#program, [0, FRESH])

@@ -1,7 +1,7 @@
-//! The crates factstr-memory, factstr-sqlite and factstr-postgres 0.5.2 as sides of the benchmark, timed
-//! inside of this process.
+//! The crates factstr-memory, factstr-sqlite and factstr-postgres 0.5.2, and the stores `UmaDB` and tephra, as sides of the
+//! benchmark, timed inside of this process.
 //!
-//! Started as `factstr-crates memory`, `sqlite <path>` or `postgres <url>`. It prints `{"ready":true}` once
+//! Started as `factstr-crates memory`, `sqlite <path>`, `postgres <url>`, `umadb <path>` or `tephra <folder>`. It prints `{"ready":true}` once
 //! the store is open, reads commands as lines of JSON, answers each by one line, and ends when its input
 //! does: what runs then ends early. Whatever fails is answered by `{"error":"..."}`.
 //!
@@ -20,6 +20,7 @@
 //! that made no event; latencies are those of every step, committed or not. `query` tells in `events` how
 //! many it read; `fill` tells in `done` whether it came to the end, and its latencies are those of batches.
 
+mod dcb;
 mod events;
 mod measure;
 mod speedrun;
@@ -80,7 +81,11 @@ fn open(arguments: &[String]) -> Outcome<Store> {
         ["postgres", url] => Ok(Box::new(
             PostgresStore::connect(url).map_err(|error| error.to_string())?,
         )),
-        _ => Err("usage: factstr-crates memory | sqlite <path> | postgres <url>".to_owned()),
+        ["umadb", path] => dcb::umadb(path),
+        ["tephra", path] => dcb::tephra(path),
+        _ => Err(
+            "usage: factstr-crates memory | sqlite <path> | postgres <url> | umadb <path> | tephra <folder>".to_owned(),
+        ),
     }
 }
 
