@@ -21,7 +21,7 @@ function distribution(values) {
  * Keeps `callers` at work for some seconds; `step(which)` is one operation, `false` (or a promise of it) if it came to
  * nothing. `rate`: of those that came to something, per second; `latency`: quantiles of an operation's
  * microseconds; `loopDelay`: p99 of the event loop's delay in milliseconds, 1 ms of the timer's included; `unserved`:
- * the share of the time for which its thread had something to do and no processor.
+ * the share of the time for which its thread had something to do and no processor, where the system tells.
  */
 export async function sample(step, { callers = 1, seconds }) {
   const delay = monitorEventLoopDelay({ resolution: 1 })

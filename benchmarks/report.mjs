@@ -22,7 +22,7 @@ export function duration(micros) {
 
 /** What the operating system has to do with a late event loop. */
 function withoutProcessor({ unserved }) {
-  return unserved >= 0
+  return Number.isFinite(unserved)
     ? `, ready but without a processor ${Math.round(unserved * 100)} % of the time`
     : ''
 }

@@ -8,8 +8,8 @@ const { Streams } = require('./streams.js')
 const { costOf, inTurn, isOverdue, othersWait } = require('./turns.js')
 
 /**
- * Works at once. Answers come at once, unless the event loop is due or others wait for it; later pages of a long result wait for its next
- * turn.
+ * Works at once. Answers come at once, unless the event loop is due or others wait for their turn of it; later pages of a
+ * long result wait for its next turn.
  */
 class MemoryBackend {
   closed = false

@@ -9,7 +9,7 @@ const now = performance.now.bind(performance)
 const TURN = 1
 
 let tasks = []
-/** A turn had no time for all of them. */
+/** The last turn that had tasks had no time for all of them. */
 let hasLeft = false
 /** The turn that is to come. */
 let immediate
@@ -189,7 +189,7 @@ function isOverdue() {
   return false
 }
 
-/** Whether there are tasks that wait longer than for the next turn: whoever asks later is not answered before them. */
+/** Whether some have to wait for more than one turn: whoever asks now should not be answered before them. */
 function othersWait() {
   return hasLeft
 }
