@@ -375,3 +375,18 @@ fn no_member_name_is_magic() {
         }
     });
 }
+
+/// Events as small as they can be, all of them after some of them: sizes are the least there are.
+#[test]
+fn the_shortest_payloads_are_read_with_and_without_a_limit() {
+    on_every_store(|store| async move {
+        let events = (0..10).map(|_| event("a", json!(1)));
+        store.append(events.collect()).await.unwrap();
+        for limit in [Some(1), Some(3), None] {
+            let limit = limit.and_then(NonZeroUsize::new);
+            let result = store.query_with_limit(&EventQuery::all(), limit).await;
+            let rows = result.unwrap().event_records.len();
+            assert_eq!(rows, limit.map_or(10, NonZeroUsize::get));
+        }
+    });
+}

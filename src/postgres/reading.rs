@@ -260,7 +260,7 @@ async fn all(
     // What a page has no room for would be read in vain.
     let row_bytes = backend.row_bytes.load(Ordering::Relaxed);
     let room = max_bytes.checked_div(row_bytes).unwrap_or(FEW_ROWS);
-    let max_rows = max_rows.min(room + 1).min(MOST_ROWS);
+    let max_rows = max_rows.min(room.saturating_add(1)).min(MOST_ROWS);
     let (answer, is_cut) = all_up_to(backend, span, max_rows, MOST_BYTES / max_rows).await?;
     if answer.rows.is_empty() && is_cut {
         // The first one is a long one. It comes alone.
