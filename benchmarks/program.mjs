@@ -18,13 +18,21 @@ const CLOSING_MS = 12_000
 const builds = new Map()
 
 /**
- * Resolves to the path of the program `factstr-<folder>`, which is built once; `what` it is, for those who wait.
- * `isLocked`: its lock file has to be right, and is not mended.
+ * Resolves to the path of the program `factstr-<folder>`, or of another one that is in the same folder; they are built
+ * once; `what` they are, for those who wait. `isLocked`: the lock file has to be right, and is not mended.
  */
-export function buildProgram(folder, what, { isLocked = true } = {}) {
+export async function buildProgram(
+  folder,
+  what,
+  { isLocked = true, name = `factstr-${folder}` } = {}
+) {
   if (!builds.has(folder)) builds.set(folder, build(folder, what, isLocked))
-  return builds.get(folder)
+  const programs = await builds.get(folder)
+  if (!programs.has(name)) throw new Error(`cargo has built no ${name}`)
+  return programs.get(name)
 }
+
+/** The paths of a folder's programs, by name. */
 
 async function build(name, what, isLocked) {
   const folder = fileURLToPath(new URL(name, import.meta.url))
@@ -43,16 +51,17 @@ async function build(name, what, isLocked) {
     NOTHING_TO_BUILD_MS
   )
   const said = lastLines(cargo.stderr)
-  let executable
+  const programs = new Map()
   const reading = (async () => {
     for await (const line of createInterface({ input: cargo.stdout })) {
-      executable = executableOf(line, `factstr-${name}`) ?? executable
+      const { name: program, path } = programOf(line)
+      if (path) programs.set(program, path)
     }
   })()
   try {
     const [code, signal] = await once(cargo, 'close')
     await reading
-    if (code === 0 && executable) return executable
+    if (code === 0) return programs
     throw new Error(`cargo failed (${signal ?? `code ${code}`})${said.first('error')}`)
   } catch (error) {
     if (error.code === 'ENOENT') throw new Error('cargo is not installed', { cause: error })
@@ -62,11 +71,11 @@ async function build(name, what, isLocked) {
   }
 }
 
-function executableOf(line, program) {
-  if (!line.startsWith('{')) return undefined
+/** What a message of cargo's tells of a program that is ready. */
+function programOf(line) {
+  if (!line.startsWith('{')) return {}
   const { reason, target, executable } = JSON.parse(line)
-  if (reason !== 'compiler-artifact' || target.name !== program) return undefined
-  return executable
+  return reason === 'compiler-artifact' ? { name: target.name, path: executable } : {}
 }
 
 /** Keeps the end of what a process says. */

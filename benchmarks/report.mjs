@@ -20,6 +20,12 @@ export function duration(micros) {
   return micros < 1000 ? `${number(micros)} µs` : `${number(micros / 1000)} ms`
 }
 
+/** How many times as fast we are. */
+function times({ ratio, inRust }) {
+  const own = `${number(ratio)} ×`
+  return inRust === undefined ? own : `${own} (from Rust ${number(inRust)} ×)`
+}
+
 /** What the operating system has to do with a late event loop. */
 function withoutProcessor({ unserved }) {
   return Number.isFinite(unserved)
@@ -38,13 +44,18 @@ export class Report {
     console.log(`- ${text}`)
   }
 
-  /** `key`: `{ workload, store, size }`, for plots. `found`: `{ side: summary }`, ours being the first. */
+  /**
+   * `key`: `{ workload, store, size }`, for plots. `found`: `{ side: summary }`, ours being the first. What is measured in
+   * Rust is also compared with our crate there.
+   */
   rates(title, key, found, missing = {}) {
     const [ours] = Object.values(found)
+    const core = Object.values(found).find(({ kind }) => kind === 'core')
     const rows = Object.entries(found).map(([side, summary], at) => ({
       side,
       ...summary,
-      ratio: at === 0 ? undefined : ours.rate / summary.rate
+      ratio: at === 0 ? undefined : ours.rate / summary.rate,
+      inRust: core && summary.isRust ? core.rate / summary.rate : undefined
     }))
     for (const [side, reason] of Object.entries(missing)) rows.push({ side, missing: reason })
     this.#add({ title, ...key, rows })
@@ -80,7 +91,7 @@ export class Report {
     const slow = rates
       .flatMap(({ title, rows }) => rows.map((row) => ({ title, ...row })))
       .filter(({ kind, ratio }) => kind === 'peer' && ratio < 3)
-      .map(({ title, side, ratio }) => `${title}: ${number(ratio)} × ${side}`)
+      .map(({ title, side, ...row }) => `${title}: ${times(row)} ${side}`)
     const late = rates
       .filter(({ rows: [ours] }) => ours.loopDelay >= 5)
       .map(
@@ -143,7 +154,7 @@ function markdown({ title, rows, facts, table }) {
       row.side,
       number(row.rate),
       `${number(row.least)}–${number(row.most)}`,
-      row.ratio === undefined ? '' : `${number(row.ratio)} ×`,
+      row.ratio === undefined ? '' : times(row),
       duration(row.latency?.[0.5]),
       duration(row.latency?.[0.99]),
       row.ratio === undefined && row.loopDelay !== undefined ? `${number(row.loopDelay)} ms` : ''

@@ -79,8 +79,8 @@ export async function compare({ report, sides, rounds, seconds }, title, key, wo
     } else if (side.missing && side.kind !== 'limit') missing[side.name] = side.missing
   }
   const found = await interleaved(able, { rounds, seconds })
-  for (const { name, kind, missing: why } of sides) {
-    if (found[name]) found[name].kind = kind
+  for (const { name, kind, isRust, missing: why } of sides) {
+    if (found[name]) Object.assign(found[name], { kind, isRust })
     else if (able[name]) missing[name] = why
   }
   report.rates(title, key, found, missing)

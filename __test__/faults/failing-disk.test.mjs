@@ -46,3 +46,19 @@ test('a disk that never flushes again leaves the outcome open, and says so', asy
   expect(result.outcome).toBe('OutcomeUnknown')
   expect(result.stored[0]).toBe('first')
 })
+
+test('what a condition has seen of a group that was refused is seen by nobody else', async (context) => {
+  const folder = temporaryFolder()
+  const library = failingSync(folder)
+  if (library === undefined) return context.skip()
+  const [path, flag] = [`${folder}/store.db`, `${folder}/flag`]
+  const env = { ...process.env, LD_PRELOAD: library, FAIL_SYNC: flag }
+  const child = start('failing-group.mjs', path, flag, { env })
+  const result = await message(child)
+  await ended(child)
+  expect(result).toEqual({
+    ends: ['BackendFailure', 'BackendFailure'],
+    number: 2,
+    found: [[], [[2, { is: 'next' }]]]
+  })
+})

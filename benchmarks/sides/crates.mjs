@@ -1,6 +1,8 @@
-// The crates factstr-memory, factstr-sqlite and factstr-postgres 0.5.2, which came before, and the engines of UmaDB and
-// tephra, which are written in Rust too. They run in a program of their own, benchmarks/crates, which is built when a side
-// is opened; it times itself.
+// What is written in Rust, without Node.js: the crates factstr-memory, factstr-sqlite and factstr-postgres 0.5.2, which
+// came before, the engines of UmaDB and tephra, and the crate beneath this package. They run in programs of their own,
+// benchmarks/crates and benchmarks/core, which are built when a side is opened and time themselves by the same code.
+
+import { readFileSync } from 'node:fs'
 
 import pg from 'pg'
 
@@ -23,14 +25,36 @@ const MEASURES = { append: 64, loop: 1, query: 1, speedrun: 1 }
 
 /** Tags are indexed, and appends of several callers are committed in groups. */
 const MEASURES_OF_DCB = { append: 64, loop: 64, query: 64, speedrun: 1 }
-const ABOUT_DCB =
-  'each event has the one tag that is asked for (the speedrun: one or two) and no time; timed in its own process, a thread per caller'
+const IN_RUST = 'timed in its own process, a thread per caller'
+const ABOUT_DCB = `each event has the one tag that is asked for (the speedrun: one or two) and no time; ${IN_RUST}`
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
+
+/** The crate beneath this package, to be compared with what else is measured in Rust. */
+const coreFor = (store, argumentsAt) => ({
+  name: `factstr ${version} from Rust`,
+  kind: 'core',
+  store,
+  measures: MEASURES_OF_DCB,
+  about: `the crate that this package is made of, without Node.js; ${IN_RUST}`,
+  open: (place) => CratesSide.open(argumentsAt(place), CORE)
+})
+
+/** The programs: where they are, what they are, and how they are built. */
+const CRATES = ['crates', `the crates of factstr ${VERSION}, UmaDB and tephra`]
+const CORE = [
+  ...['core', 'the crate and programs on it'],
+  { isLocked: false, name: 'factstr-callers' }
+]
 
 export const sides = [
+  coreFor('memory', () => ['memory']),
+  coreFor('sqlite', ({ path }) => ['sqlite', path]),
   {
     name: `factstr-memory ${VERSION}`,
     kind: 'peer',
     store: 'memory',
+    isRust: true,
     measures: MEASURES,
     about:
       'a list behind a lock: each query and each condition looks at every event; a condition is checked and its events are appended under two locks, so two callers at once may both commit where one has to be refused; timed in its own process, a thread per caller',
@@ -40,6 +64,7 @@ export const sides = [
     name: `factstr-sqlite ${VERSION}`,
     kind: 'peer',
     store: 'sqlite',
+    isRust: true,
     measures: MEASURES,
     about:
       "journal_mode WAL and synchronous FULL, as the crate sets them, four connections, and SQLite built with this repository's flags: as durable as ours; without an index on payloads, so each query and each condition reads and parses every event, or those of the types that are asked for; timed in its own process, a thread per caller",
@@ -49,6 +74,7 @@ export const sides = [
     name: 'umadb-core 0.7.8',
     kind: 'peer',
     store: 'sqlite',
+    isRust: true,
     measures: MEASURES_OF_DCB,
     about: `the engine of UmaDB with the thread that writes for its server, and without the server: a file, fdatasync for each group; ${ABOUT_DCB}`,
     open: ({ path }) => CratesSide.open(['umadb', path])
@@ -57,6 +83,7 @@ export const sides = [
     name: 'tephra 0.4.1',
     kind: 'peer',
     store: 'sqlite',
+    isRust: true,
     measures: MEASURES_OF_DCB,
     about: `segments of 256 MiB and an index beside them that is not flushed; one flush for each group; ${ABOUT_DCB}`,
     open: ({ path }) => CratesSide.open(['tephra', path])
@@ -110,9 +137,9 @@ class CratesSide {
   #program
   #fresh = FRESH
 
-  static async open(args) {
+  static async open(args, program = CRATES) {
     const side = new CratesSide()
-    const path = await buildProgram('crates', `the crates of factstr ${VERSION}, UmaDB and tephra`)
+    const path = await buildProgram(...program)
     side.#program = await Program.start(path, args)
     try {
       await checkEvents(side.#program, [0, FRESH])

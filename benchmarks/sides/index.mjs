@@ -9,7 +9,8 @@ import { sides as rawSqlite } from './raw-sqlite.mjs'
 
 /**
  * What is measured beside each other, ours first. Each: `{ name, kind, store, about, open(place) }`, `kind` being
- * `ours`, `limit` (written by hand for one purpose: what the machine can do) or `peer`; `place` is
+ * `ours`, `core` (ours without Node.js), `limit` (written by hand for one purpose: what the machine can do) or `peer`;
+ * `isRust` are peers that are measured without Node.js; `place` is
  * `{ path }` of a file or `{ url }` of a database.
  * On PostgreSQL `tables` is the condition on pg_class that tells a side's tables.
  *

@@ -387,6 +387,14 @@ thread_local! {
     static BUSY_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
+/// Has SQLite wait for no lock on this thread for as long as `work` takes.
+pub(super) fn without_waiting<T>(work: impl FnOnce() -> T) -> T {
+    let usual = BUSY_TIMEOUT.replace(Duration::ZERO);
+    let done = work();
+    BUSY_TIMEOUT.set(usual);
+    done
+}
+
 /// SQLite's own handler sleeps up to 100 ms; a commit takes less than one.
 fn wait_for_lock(calls: i32) -> bool {
     let now = Instant::now();

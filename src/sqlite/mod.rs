@@ -1,5 +1,6 @@
 //! The embedded, persistent store: one SQLite file, shared safely by several processes.
 
+mod cache;
 mod database;
 mod failure;
 mod format;
@@ -28,10 +29,11 @@ use async_trait::async_trait;
 use crossbeam_channel::Sender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use self::cache::Caches;
 use self::database::Database;
 use self::failure::{Result, guarded};
 use self::indexer::Indexer;
-use self::inline_reader::InlineReader;
+use self::inline_reader::{Caller, InlineReader};
 use self::readers::{ReadJob, Readers, Shared};
 use self::runs::Catalog;
 use self::streams::SqliteStreams;
@@ -63,6 +65,10 @@ const LAST_CURSORS: Duration = Duration::from_millis(250);
 /// Several stores, in this process and in others of the same machine, may share the file. A resolved
 /// append survives a crash of the process and of the machine, unless
 /// [`Durability::Normal`] is chosen.
+///
+/// A short `query` is read on the thread that polls its future, within half a millisecond (a page that has to
+/// come from a slow disk may take longer); longer ones are read by the store's own threads. Events and
+/// blocks of the index that were read lately stay in memory, up to 80 MiB.
 pub struct SqliteStore {
     /// `None` once closed.
     handles: RwLock<Option<Handles>>,
@@ -131,6 +137,7 @@ impl SqliteStore {
             database,
             tail: Tail::new(0),
             catalog: Catalog::default(),
+            caches: Caches::default(),
         });
         // Whatever is wrong with the index is told now.
         match &connection {
@@ -140,9 +147,10 @@ impl SqliteStore {
                 .load(&shared.database.connect_for_reading()?)?,
         };
         let connection = connection.map(|connection| Arc::new(WriteConnection::new(connection)));
-        let inline = connection.clone().map(InlineReader::new);
         let versions = Arc::new(ContextVersions::default());
         let (reads, mut threads) = readers::start(&shared)?;
+        let inline = connection.clone();
+        let inline = inline.map(|connection| InlineReader::new(connection, reads.connections()));
         let (streams, delivery) = SqliteStreams::new(reads.pool(), threads.len(), &shared);
         let mut appends = None;
         if let Some(connection) = connection {
@@ -279,15 +287,24 @@ impl SqliteStore {
         }
     }
 
-    /// Runs a short read on this thread, if it can be done at once. `None`: use
+    /// Runs a short read on the event loop's thread, if it can be done at once. `None`: use
     /// [`submit_read`](Self::submit_read).
     pub(crate) fn read_inline<T>(
         &self,
         read: impl FnOnce(&mut LogSnapshot) -> Result<T>,
     ) -> Option<T> {
+        self.read_here(Caller::EventLoop, read)
+    }
+
+    fn read_here<T>(
+        &self,
+        caller: Caller,
+        read: impl FnOnce(&mut LogSnapshot) -> Result<T>,
+    ) -> Option<T> {
         let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
         let handles = handles.as_ref()?;
-        handles.inline.as_ref()?.read(&handles.shared, read)
+        let inline = handles.inline.as_ref()?;
+        inline.read(&handles.shared, caller, read)
     }
 
     /// What queries have found lately, for the conditions that will follow them.
@@ -441,12 +458,15 @@ impl EventStore for SqliteStore {
         let query = CompiledQuery::from_query(event_query)?;
         let cursor = event_query.min_sequence_number;
         let versions = self.versions.clone();
-        self.read_snapshot(move |snapshot| {
+        let read = move |snapshot: &mut LogSnapshot| {
             let result = selection::query_records(snapshot, &query, cursor, limit)?;
             versions.remember(&query, result.current_context_version, snapshot.head);
             Ok(result)
-        })
-        .await
+        };
+        if let Some(result) = self.read_here(Caller::Thread, &read) {
+            return Ok(result);
+        }
+        self.read_snapshot(read).await
     }
 
     async fn read(&self, event_query: &EventQuery, options: ReadOptions) -> Result<ReadPage> {

@@ -1,12 +1,13 @@
 //! Reading: a few threads, each with a connection of its own, each job on one snapshot.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use rusqlite::Connection;
 
-use super::database::Database;
+use super::cache::Caches;
+use super::database::{Database, refuse_moved};
 use super::failure::{Result, guarded};
 use super::reader_pool::ReaderPool;
 use super::runs::Catalog;
@@ -23,17 +24,49 @@ pub(super) struct Shared {
     pub(super) database: Database,
     pub(super) tail: Tail,
     pub(super) catalog: Catalog,
+    pub(super) caches: Caches,
+}
+
+/// The connection of a reader thread. Others may read with it while the thread rests.
+#[derive(Debug, Default)]
+pub(super) struct ReadConnection(Mutex<Option<Connection>>);
+
+impl ReadConnection {
+    fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the connection, if there is one and nobody uses it. `None` otherwise, or if
+    /// `work` says so by `false`: then the connection is not to be trusted any more.
+    pub(super) fn try_with<T>(&self, work: impl FnOnce(&Connection) -> (T, bool)) -> Option<T> {
+        let mut connection = match self.0.try_lock() {
+            Ok(connection) => connection,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let (done, is_whole) = work(connection.as_ref()?);
+        if !is_whole {
+            *connection = None;
+        }
+        Some(done).filter(|_| is_whole)
+    }
 }
 
 /// The reader threads of a store, at least two, so that a long read holds up no short one.
 pub(super) struct Readers {
     pool: Arc<ReaderPool<ReadJob>>,
+    connections: Arc<[ReadConnection]>,
 }
 
 impl Readers {
     /// Where jobs can be queued for as long as the readers live.
     pub(super) fn pool(&self) -> Arc<ReaderPool<ReadJob>> {
         self.pool.clone()
+    }
+
+    /// A thread makes its own when it is first asked to read.
+    pub(super) fn connections(&self) -> Arc<[ReadConnection]> {
+        self.connections.clone()
     }
 
     /// Queues jobs; they come back if the readers are ending.
@@ -50,17 +83,19 @@ impl Drop for Readers {
 
 /// Starts the reader threads. They end when the handle is dropped.
 pub(super) fn start(shared: &Arc<Shared>) -> Result<(Readers, Vec<JoinHandle<()>>)> {
-    let readers = Readers {
-        pool: Arc::new(ReaderPool::default()),
-    };
     let count = thread::available_parallelism()
         .map_or(2, usize::from)
         .clamp(2, 4);
-    let threads = (0..count).map(|_| {
+    let readers = Readers {
+        pool: Arc::new(ReaderPool::default()),
+        connections: (0..count).map(|_| ReadConnection::default()).collect(),
+    };
+    let threads = (0..count).map(|which| {
         let (shared, pool) = (shared.clone(), readers.pool.clone());
+        let connections = readers.connections();
         thread::Builder::new()
             .name("factstr-reader".to_owned())
-            .spawn(move || serve(&shared, &pool))
+            .spawn(move || serve(&shared, &pool, &connections[which]))
             .map_err(|error| {
                 EventStoreError::BackendFailure(format!("a thread can't be started: {error}"))
             })
@@ -69,14 +104,14 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<(Readers, Vec<JoinHandle<()>
     Ok((readers, threads))
 }
 
-fn serve(shared: &Shared, pool: &ReaderPool<ReadJob>) {
+fn serve(shared: &Shared, pool: &ReaderPool<ReadJob>, connection: &ReadConnection) {
     shared.database.enter_thread();
-    let mut connection = None;
     while let Some((job, moment)) = pool.next() {
+        let mut connection = connection.lock();
         // A connection is made when it is first needed, and made anew after a failure.
         if connection.is_none() {
             match shared.database.connect_for_reading() {
-                Ok(made) => connection = Some(made),
+                Ok(made) => *connection = Some(made),
                 Err(error) => {
                     job(Err(error));
                     continue;
@@ -85,12 +120,13 @@ fn serve(shared: &Shared, pool: &ReaderPool<ReadJob>) {
         }
         // What was asked before the snapshot is taken may be answered from it, too.
         let more = std::iter::from_fn(|| pool.next_before(moment));
-        if let Some(made) = &connection
+        if let Some(made) = &*connection
             && !with_snapshot(shared, made, std::iter::once(job).chain(more))
         {
-            connection = None;
+            *connection = None;
         }
     }
+    *connection.lock() = None;
 }
 
 /// Runs jobs in one read transaction, which is what a commit of another connection makes dear: it
@@ -128,19 +164,23 @@ pub(super) fn end_transaction(connection: &Connection) -> Result<()> {
 
 /// Begins a read transaction and looks at the state of the log in it.
 fn begin_snapshot<'c>(
-    shared: &Shared,
+    shared: &'c Shared,
     connection: &'c Connection,
     deadline: Option<Instant>,
 ) -> Result<LogSnapshot<'c>> {
+    refuse_moved(connection)?;
     let tail = shared.tail.view();
     connection.prepare_cached("BEGIN")?.execute([])?;
     let (runs, head) = shared.catalog.load(connection)?;
-    Ok(LogSnapshot::new(connection, head, runs, tail, deadline))
+    let caches = &shared.caches;
+    Ok(LogSnapshot::new(
+        connection, caches, head, runs, tail, deadline,
+    ))
 }
 
 /// A snapshot that fails when the deadline has passed; `None` if the tail has to catch up first.
 pub(super) fn snapshot_if_current<'c>(
-    shared: &Shared,
+    shared: &'c Shared,
     connection: &'c Connection,
     deadline: Instant,
 ) -> Result<Option<LogSnapshot<'c>>> {
@@ -149,7 +189,7 @@ pub(super) fn snapshot_if_current<'c>(
 }
 
 /// A snapshot with the tail as far as it should be.
-fn read_snapshot<'c>(shared: &Shared, connection: &'c Connection) -> Result<LogSnapshot<'c>> {
+fn read_snapshot<'c>(shared: &'c Shared, connection: &'c Connection) -> Result<LogSnapshot<'c>> {
     loop {
         let snapshot = begin_snapshot(shared, connection, None)?;
         if snapshot.is_current() {

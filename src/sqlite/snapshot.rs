@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use rusqlite::{Connection, Row as SqlRow};
 
+use super::cache::Caches;
 use super::failure::{Result, damaged_index, refuse_late};
 use super::lookup::Lookup;
 use super::runs::{Run, RunSegment, RunSet};
@@ -22,8 +23,11 @@ const MOST_UNINDEXED: u64 = 256;
 /// and the few events that are newer still are looked at one by one.
 pub(crate) struct LogSnapshot<'c> {
     pub(super) connection: &'c Connection,
+    caches: &'c Caches,
     events: Lookup<'c>,
     blocks: Lookup<'c>,
+    /// The head when the transaction began. What comes after it is the transaction's own.
+    committed: u64,
     pub(crate) head: u64,
     pub(super) runs: Arc<RunSet>,
     /// Taken before the transaction began, so that it starts no later than the runs end.
@@ -43,6 +47,7 @@ impl<'c> LogSnapshot<'c> {
     /// The state that the connection's transaction sees.
     pub(super) fn new(
         connection: &'c Connection,
+        caches: &'c Caches,
         head: u64,
         runs: Arc<RunSet>,
         tail: TailView,
@@ -50,6 +55,8 @@ impl<'c> LogSnapshot<'c> {
     ) -> Self {
         Self {
             connection,
+            caches,
+            committed: head,
             events: Lookup::events(connection, deadline),
             blocks: Lookup::blocks(connection, deadline),
             head,
@@ -105,7 +112,8 @@ impl<'c> LogSnapshot<'c> {
     ) -> Result<ControlFlow<()>> {
         match part {
             Part::Run(run) => {
-                let mut cursor = Cursor::open(&RunSegment::new(&self.blocks, run), query)?;
+                let mut cursor =
+                    Cursor::open(&RunSegment::new(self.caches, &self.blocks, run), query)?;
                 if matches!(cursor, Cursor::Nothing) {
                     return Ok(ControlFlow::Continue(()));
                 }
@@ -136,9 +144,21 @@ impl<'c> LogSnapshot<'c> {
         query: &CompiledQuery,
         visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
-        let visited = self
-            .events
-            .get(candidate as i64, |row| visit_row(row, query, visitor))?;
+        let may_be_kept = candidate <= self.committed;
+        if may_be_kept
+            && let Some(kept) = self.caches.event(candidate)
+            && let Some(row) = kept.row()
+        {
+            refuse_late(self.deadline)?;
+            return Ok(visit_row(row, query, visitor));
+        }
+        let visited = self.events.get(candidate as i64, |row| {
+            let row = row_of(row)?;
+            if may_be_kept {
+                self.caches.keep_event(&row);
+            }
+            Ok(visit_row(row, query, visitor))
+        })?;
         visited.ok_or_else(|| damaged_index(&format!("event {candidate} is missing")))
     }
 
@@ -157,7 +177,7 @@ impl<'c> LogSnapshot<'c> {
         let mut rows = statement.query([span.after, span.through])?;
         while let Some(row) = rows.next()? {
             refuse_late(self.deadline)?;
-            if visit_row(row, query, visitor)?.is_break() {
+            if visit_row(row_of(row)?, query, visitor).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -175,22 +195,25 @@ fn text<'r>(row: &'r SqlRow, column: usize) -> rusqlite::Result<&'r str> {
     })
 }
 
+fn row_of<'r>(row: &'r SqlRow) -> rusqlite::Result<Row<'r>> {
+    Ok(Row {
+        sequence_number: row.get(0)?,
+        occurred_at: row.get(1)?,
+        event_type: text(row, 2)?,
+        payload: text(row, 3)?,
+    })
+}
+
 fn visit_row(
-    row: &SqlRow,
+    row: Row,
     query: &CompiledQuery,
     visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
-) -> rusqlite::Result<ControlFlow<()>> {
-    let (event_type, payload) = (text(row, 2)?, text(row, 3)?);
-    if !query.matches(event_type, payload) {
-        return Ok(ControlFlow::Continue(()));
+) -> ControlFlow<()> {
+    if query.matches(row.event_type, row.payload) {
+        visitor(row)
+    } else {
+        ControlFlow::Continue(())
     }
-    let (sequence_number, occurred_at) = (row.get(0)?, row.get(1)?);
-    Ok(visitor(Row {
-        sequence_number,
-        occurred_at,
-        event_type,
-        payload,
-    }))
 }
 
 impl Snapshot for LogSnapshot<'_> {

@@ -294,11 +294,12 @@ impl Writer {
     }
 
     /// The log inside the running transaction, with the tail up to its head.
-    fn snapshot<'c>(&self, connection: &'c Connection) -> Result<LogSnapshot<'c>> {
+    fn snapshot<'c>(&'c self, connection: &'c Connection) -> Result<LogSnapshot<'c>> {
         loop {
             let (runs, head) = self.shared.catalog.load(connection)?;
             let tail = self.shared.tail.view();
-            let snapshot = LogSnapshot::new(connection, head, runs, tail, None);
+            let snapshot =
+                LogSnapshot::new(connection, &self.shared.caches, head, runs, tail, None);
             let covered = snapshot.covered_through();
             if covered == head {
                 return Ok(snapshot);

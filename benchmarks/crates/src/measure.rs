@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::{Outcome, told};
+use crate::Outcome;
+use crate::program::told;
 
 static IS_STOPPED: AtomicBool = AtomicBool::new(false);
 

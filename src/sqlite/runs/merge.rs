@@ -1,7 +1,6 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -9,7 +8,7 @@ use rusqlite::Connection;
 use super::block::{Block, CHUNK};
 use super::builder::RunBuilder;
 use super::catalog::Run;
-use super::segment::RunSegment;
+use super::segment::read_block;
 use crate::sqlite::failure::{Result, damaged_index};
 use crate::sqlite::lookup::Lookup;
 
@@ -57,7 +56,7 @@ pub(crate) struct Merge {
 struct Input {
     run: Arc<Run>,
     block: usize,
-    bytes: Rc<[u8]>,
+    bytes: Arc<[u8]>,
     entry: usize,
     /// The current entry's key, `None` at the end.
     key: Option<u64>,
@@ -72,7 +71,7 @@ impl Merge {
                 let mut input = Input {
                     run: run.clone(),
                     block: 0,
-                    bytes: Rc::from([]),
+                    bytes: Arc::from([]),
                     entry: 0,
                     key: None,
                 };
@@ -130,8 +129,8 @@ impl Input {
         self.entry = 0;
         self.key = None;
         if block < self.run.block_count() {
-            self.bytes =
-                RunSegment::new(&Lookup::blocks(connection, None), &self.run).load(block)?;
+            let blocks = Lookup::blocks(connection, None);
+            self.bytes = read_block(&blocks, self.run.block_id(block))?;
             self.key = Some(
                 self.view()?
                     .rank(0)

@@ -1,10 +1,11 @@
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::Run;
 use super::block::{Block, CHUNK, ChunkPostings, Rank, key_of, split};
 use crate::contract::EventStoreError;
 use crate::index::{PostingList, Segment};
 use crate::payload::Facet;
+use crate::sqlite::cache::Caches;
 use crate::sqlite::failure::{Result, damaged_index};
 use crate::sqlite::lookup::Lookup;
 
@@ -14,22 +15,34 @@ const POSTINGS_PER_BLOCK: u64 = 1_500;
 /// A run, read through a connection.
 #[derive(Clone, Copy)]
 pub(crate) struct RunSegment<'r, 'c> {
+    caches: &'r Caches,
     blocks: &'r Lookup<'c>,
     run: &'r Run,
 }
 
 impl<'r, 'c> RunSegment<'r, 'c> {
-    pub(crate) fn new(blocks: &'r Lookup<'c>, run: &'r Run) -> Self {
-        Self { blocks, run }
+    pub(crate) fn new(caches: &'r Caches, blocks: &'r Lookup<'c>, run: &'r Run) -> Self {
+        Self {
+            caches,
+            blocks,
+            run,
+        }
     }
 
-    pub(super) fn load(&self, number: usize) -> Result<Rc<[u8]>> {
+    fn load(&self, number: usize) -> Result<Arc<[u8]>> {
         let id = self.run.block_id(number);
-        let bytes = self
-            .blocks
-            .get(id, |row| Ok(row.get_ref(0)?.as_blob().map(Rc::from)?))?;
-        bytes.ok_or_else(|| damaged_index(&format!("block {id} is missing")))
+        if let Some(bytes) = self.caches.block(id) {
+            return Ok(bytes);
+        }
+        let bytes = read_block(self.blocks, id)?;
+        self.caches.keep_block(id, &bytes);
+        Ok(bytes)
     }
+}
+
+pub(super) fn read_block(blocks: &Lookup, id: i64) -> Result<Arc<[u8]>> {
+    let bytes = blocks.get(id, |row| Ok(row.get_ref(0)?.as_blob().map(Arc::from)?))?;
+    bytes.ok_or_else(|| damaged_index(&format!("block {id} is missing")))
 }
 
 impl<'r, 'c> Segment for RunSegment<'r, 'c> {
@@ -64,7 +77,7 @@ pub(crate) struct RunPostings<'r, 'c> {
     segment: RunSegment<'r, 'c>,
     key: u64,
     estimate: u64,
-    block: Option<(usize, Rc<[u8]>)>,
+    block: Option<(usize, Arc<[u8]>)>,
 }
 
 #[derive(Clone, Copy)]
