@@ -4,8 +4,10 @@
 
 use std::fmt::Debug;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use factstr::{
@@ -600,6 +602,78 @@ async fn every_call_of_close_waits_for_the_end() {
         drop(append.await.unwrap());
     }
     store.close().await.unwrap();
+}
+
+/// Short contexts are read by the thread that asks, others are not; nobody can tell by the answer.
+#[tokio::test]
+async fn contexts_of_every_length_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("store.db")).unwrap();
+    let text = |length: usize| "x".repeat(length);
+    for length in [1, 10_000, 60_000, 70_000, 1_000_000] {
+        let name = length.to_string();
+        let payloads: Vec<Value> = (0..3)
+            .map(|n| json!({ "counter": name, "n": n, "text": text(length) }))
+            .collect();
+        let events = payloads
+            .iter()
+            .map(|payload| NewEvent::new("a", payload.clone()));
+        store.append(events.collect()).await.unwrap();
+        // Once from the file, once from what was kept of it.
+        for _ in 0..2 {
+            let found = store.query(&counter(&name)).await.unwrap();
+            let found: Vec<Value> = found
+                .event_records
+                .into_iter()
+                .map(|record| record.payload)
+                .collect();
+            assert_eq!(found, payloads);
+        }
+    }
+    store.close().await.unwrap();
+}
+
+/// Threads that read by themselves are not in the way of those who close the store.
+#[test]
+fn a_store_may_be_closed_while_many_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let runtime = runtime();
+    let store = Arc::new(SqliteStore::open(&path).unwrap());
+    let event = |n: u64| NewEvent::new("counted", json!({ "counter": n % 10 }));
+    let batch = (0..1_000).map(event).collect();
+    runtime.block_on(store.append(batch)).unwrap();
+    let read = Arc::new(AtomicUsize::new(0));
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let (store, read) = (store.clone(), read.clone());
+            runtime.spawn(async move {
+                let context = EventQuery::for_event_types(["counted"]);
+                loop {
+                    match store
+                        .query_with_limit(&context, NonZeroUsize::new(10))
+                        .await
+                    {
+                        Ok(found) => assert_eq!(found.event_records.len(), 10),
+                        Err(error) => return error,
+                    }
+                    read.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    while read.load(Ordering::Relaxed) < 1_000 {
+        std::thread::yield_now();
+    }
+    runtime.block_on(store.close()).unwrap();
+    // Whoever closes a file last takes away what SQLite keeps beside it.
+    assert!(!folder.path().join("store.db-wal").exists());
+    for reader in readers {
+        assert_eq!(
+            runtime.block_on(reader).unwrap(),
+            EventStoreError::StoreClosed
+        );
+    }
 }
 
 /// A file that is gone, or another one by its name, splits a store in two: what is appended to the

@@ -389,10 +389,14 @@ thread_local! {
 
 /// Has SQLite wait for no lock on this thread for as long as `work` takes.
 pub(super) fn without_waiting<T>(work: impl FnOnce() -> T) -> T {
-    let usual = BUSY_TIMEOUT.replace(Duration::ZERO);
-    let done = work();
-    BUSY_TIMEOUT.set(usual);
-    done
+    struct Usual(Duration);
+    impl Drop for Usual {
+        fn drop(&mut self) {
+            BUSY_TIMEOUT.set(self.0);
+        }
+    }
+    let _usual = Usual(BUSY_TIMEOUT.replace(Duration::ZERO));
+    work()
 }
 
 /// SQLite's own handler sleeps up to 100 ms; a commit takes less than one.

@@ -79,11 +79,13 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// Ends a read that has a deadline and is past it; nobody but the one who set it sees this error.
 pub(super) fn refuse_late(deadline: Option<Instant>) -> Result<()> {
     match deadline {
-        Some(deadline) if Instant::now() > deadline => Err(EventStoreError::BackendFailure(
-            "the read took longer than it may".to_owned(),
-        )),
+        Some(deadline) if Instant::now() > deadline => Err(too_late()),
         _ => Ok(()),
     }
+}
+
+pub(super) fn too_late() -> EventStoreError {
+    EventStoreError::BackendFailure("the read took longer than it may".to_owned())
 }
 
 /// Events that were committed are gone.

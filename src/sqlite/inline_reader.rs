@@ -31,7 +31,7 @@ pub(super) enum Caller {
     Thread = 4,
 }
 
-/// Reads with the writer's connection when that is free, or else with one of a reader that rests.
+/// Reads with the connection of the writer or of a reader, while they rest.
 #[derive(Debug)]
 pub(super) struct InlineReader {
     connection: Arc<WriteConnection>,
@@ -84,18 +84,22 @@ impl InlineReader {
                 let until = self.micros(started + taken * (PAUSE + 1));
                 self.paused_until.store(until, Ordering::Relaxed);
                 self.overruns.fetch_add(1, Ordering::Relaxed);
-            } else if self.overruns.load(Ordering::Relaxed) > 0 {
+            } else if matches!(result, Ok(Some(_))) && self.overruns.load(Ordering::Relaxed) > 0 {
                 self.overruns.store(0, Ordering::Relaxed);
             }
             (result.ok().flatten(), ended.is_ok())
         };
         without_waiting(|| {
-            if let Some(connection) = self.connection.try_lock() {
-                let (answer, ended) = attempt(&connection);
-                return answer.filter(|_| ended);
+            if let Caller::Thread = caller {
+                // Any number of threads may come, and the writer must not have to wait for them.
+                let mut others = self.others.iter();
+                if let Some(answer) = others.find_map(|other| other.try_with(&mut attempt)) {
+                    return answer;
+                }
             }
-            let mut others = self.others.iter();
-            others.find_map(|other| other.try_with(&mut attempt))?
+            let connection = self.connection.try_lock()?;
+            let (answer, ended) = attempt(&connection);
+            answer.filter(|_| ended)
         })
     }
 

@@ -34,6 +34,11 @@ impl<'c> Lookup<'c> {
         }
     }
 
+    /// Fails once it is too late, for those who have found elsewhere what they looked for.
+    pub(super) fn refuse_late(&self) -> Result<()> {
+        refuse_late(self.deadline)
+    }
+
     /// Takes something from the row with this id, if there is one.
     pub(super) fn get<T>(
         &self,

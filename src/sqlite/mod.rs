@@ -1,6 +1,7 @@
 //! The embedded, persistent store: one SQLite file, shared safely by several processes.
 
 mod cache;
+mod claimed;
 mod database;
 mod failure;
 mod format;
@@ -463,6 +464,8 @@ impl EventStore for SqliteStore {
             versions.remember(&query, result.current_context_version, snapshot.head);
             Ok(result)
         };
+        // A task that does nothing but ask lets the others of its thread have their turn.
+        tokio::task::coop::consume_budget().await;
         if let Some(result) = self.read_here(Caller::Thread, &read) {
             return Ok(result);
         }

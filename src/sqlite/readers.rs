@@ -1,12 +1,13 @@
 //! Reading: a few threads, each with a connection of its own, each job on one snapshot.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use rusqlite::Connection;
 
 use super::cache::Caches;
+use super::claimed::Claimed;
 use super::database::{Database, refuse_moved};
 use super::failure::{Result, guarded};
 use super::reader_pool::ReaderPool;
@@ -29,21 +30,13 @@ pub(super) struct Shared {
 
 /// The connection of a reader thread. Others may read with it while the thread rests.
 #[derive(Debug, Default)]
-pub(super) struct ReadConnection(Mutex<Option<Connection>>);
+pub(super) struct ReadConnection(Claimed<Option<Connection>>);
 
 impl ReadConnection {
-    fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Does something with the connection, if there is one and nobody uses it. `None` otherwise, or if
     /// `work` says so by `false`: then the connection is not to be trusted any more.
     pub(super) fn try_with<T>(&self, work: impl FnOnce(&Connection) -> (T, bool)) -> Option<T> {
-        let mut connection = match self.0.try_lock() {
-            Ok(connection) => connection,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let mut connection = self.0.try_lock()?;
         let (done, is_whole) = work(connection.as_ref()?);
         if !is_whole {
             *connection = None;
@@ -107,7 +100,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<(Readers, Vec<JoinHandle<()>
 fn serve(shared: &Shared, pool: &ReaderPool<ReadJob>, connection: &ReadConnection) {
     shared.database.enter_thread();
     while let Some((job, moment)) = pool.next() {
-        let mut connection = connection.lock();
+        let mut connection = connection.0.lock();
         // A connection is made when it is first needed, and made anew after a failure.
         if connection.is_none() {
             match shared.database.connect_for_reading() {
@@ -126,7 +119,7 @@ fn serve(shared: &Shared, pool: &ReaderPool<ReadJob>, connection: &ReadConnectio
             *connection = None;
         }
     }
-    *connection.lock() = None;
+    *connection.0.lock() = None;
 }
 
 /// Runs jobs in one read transaction, which is what a commit of another connection makes dear: it

@@ -1,5 +1,6 @@
 //! One state of the log, seen through a transaction of one connection.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +8,7 @@ use std::time::Instant;
 use rusqlite::{Connection, Row as SqlRow};
 
 use super::cache::Caches;
-use super::failure::{Result, damaged_index, refuse_late};
+use super::failure::{Result, damaged_index, refuse_late, too_late};
 use super::lookup::Lookup;
 use super::runs::{Run, RunSegment, RunSet};
 use super::tail::{TailSegment, TailView};
@@ -18,6 +19,10 @@ use crate::selection::{Row, Snapshot, Span, walk};
 
 /// More events than this without postings are given postings before a query looks at them.
 const MOST_UNINDEXED: u64 = 256;
+
+/// The bytes of payloads that a read with a deadline looks at: what takes longer than the deadline must not
+/// begin shortly before.
+const MOST_IN_TIME: usize = 64 * 1024;
 
 /// The log as a transaction sees it. Runs cover `(0, indexed_through]`, the tail's view what follows,
 /// and the few events that are newer still are looked at one by one.
@@ -34,6 +39,8 @@ pub(crate) struct LogSnapshot<'c> {
     pub(super) tail: TailView,
     /// Whatever takes longer fails.
     deadline: Option<Instant>,
+    /// The bytes of payloads that may still be looked at; what has more fails.
+    bytes_left: Cell<usize>,
 }
 
 /// A contiguous part of the log, and how to find candidates in it.
@@ -63,6 +70,7 @@ impl<'c> LogSnapshot<'c> {
             runs,
             tail,
             deadline,
+            bytes_left: Cell::new(deadline.map_or(usize::MAX, |_| MOST_IN_TIME)),
         }
     }
 
@@ -150,16 +158,47 @@ impl<'c> LogSnapshot<'c> {
             && let Some(row) = kept.row()
         {
             refuse_late(self.deadline)?;
-            return Ok(visit_row(row, query, visitor));
+            self.spend(row.payload)?;
+            if !query.matches(row.event_type, row.payload) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            return Ok(visitor(row));
         }
         let visited = self.events.get(candidate as i64, |row| {
-            let row = row_of(row)?;
-            if may_be_kept {
-                self.caches.keep_event(&row);
-            }
-            Ok(visit_row(row, query, visitor))
+            Ok(self.visit_row(row, query, &mut |row| {
+                if may_be_kept {
+                    self.caches.keep_event(&row);
+                }
+                visitor(row)
+            }))
         })?;
-        visited.ok_or_else(|| damaged_index(&format!("event {candidate} is missing")))
+        visited.ok_or_else(|| damaged_index(&format!("event {candidate} is missing")))?
+    }
+
+    fn spend(&self, payload: &str) -> Result<()> {
+        let left = self.bytes_left.get().checked_sub(payload.len());
+        self.bytes_left.set(left.ok_or_else(too_late)?);
+        Ok(())
+    }
+
+    fn visit_row(
+        &self,
+        row: &SqlRow,
+        query: &CompiledQuery,
+        visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let (event_type, payload) = (text(row, 2)?, text(row, 3)?);
+        self.spend(payload)?;
+        if !query.matches(event_type, payload) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let (sequence_number, occurred_at) = (row.get(0)?, row.get(1)?);
+        Ok(visitor(Row {
+            sequence_number,
+            occurred_at,
+            event_type,
+            payload,
+        }))
     }
 
     /// Looks at every event of a span.
@@ -177,7 +216,7 @@ impl<'c> LogSnapshot<'c> {
         let mut rows = statement.query([span.after, span.through])?;
         while let Some(row) = rows.next()? {
             refuse_late(self.deadline)?;
-            if visit_row(row_of(row)?, query, visitor).is_break() {
+            if self.visit_row(row, query, visitor)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -193,27 +232,6 @@ fn text<'r>(row: &'r SqlRow, column: usize) -> rusqlite::Result<&'r str> {
         let what = format!("event {} is damaged", at.unwrap_or_default());
         rusqlite::Error::FromSqlConversionFailure(column, value.data_type(), what.into())
     })
-}
-
-fn row_of<'r>(row: &'r SqlRow) -> rusqlite::Result<Row<'r>> {
-    Ok(Row {
-        sequence_number: row.get(0)?,
-        occurred_at: row.get(1)?,
-        event_type: text(row, 2)?,
-        payload: text(row, 3)?,
-    })
-}
-
-fn visit_row(
-    row: Row,
-    query: &CompiledQuery,
-    visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
-) -> ControlFlow<()> {
-    if query.matches(row.event_type, row.payload) {
-        visitor(row)
-    } else {
-        ControlFlow::Continue(())
-    }
 }
 
 impl Snapshot for LogSnapshot<'_> {

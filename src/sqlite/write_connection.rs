@@ -1,34 +1,31 @@
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::MutexGuard;
 
 use rusqlite::Connection;
 
+use super::claimed::Claimed;
 use super::database::refuse_moved;
 use super::failure::Result;
 
 /// The one connection that writes. The caller's own thread may read with it while the writer rests: its
 /// page cache is the only one that this store's commits leave warm.
 #[derive(Debug)]
-pub(super) struct WriteConnection(Mutex<Connection>);
+pub(super) struct WriteConnection(Claimed<Connection>);
 
 impl WriteConnection {
     pub(super) fn new(connection: Connection) -> Self {
-        Self(Mutex::new(connection))
+        Self(Claimed::new(connection))
     }
 
     /// Waits for the connection; it is in no transaction.
     pub(super) fn lock(&self) -> MutexGuard<'_, Connection> {
-        let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = self.0.lock();
         leave_transaction(&connection);
         connection
     }
 
     /// Takes the connection if nobody uses it; it is in no transaction.
     pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Connection>> {
-        let connection = match self.0.try_lock() {
-            Ok(connection) => connection,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let connection = self.0.try_lock()?;
         leave_transaction(&connection);
         Some(connection)
     }

@@ -32,6 +32,7 @@ impl<'r, 'c> RunSegment<'r, 'c> {
     fn load(&self, number: usize) -> Result<Arc<[u8]>> {
         let id = self.run.block_id(number);
         if let Some(bytes) = self.caches.block(id) {
+            self.blocks.refuse_late()?;
             return Ok(bytes);
         }
         let bytes = read_block(self.blocks, id)?;
