@@ -128,7 +128,8 @@ const COMMANDS = {
   }),
   query: ({ callers, seconds, items, start = 0 }) => ({ callers, seconds, items, start }),
   fill: ({ from, to, deadline, deadlineSeconds = deadline - now() }) => ({
-    ...{ from, to, deadlineSeconds: Math.max(0, deadlineSeconds) }
+    // JSON has no infinity.
+    ...{ from, to, deadlineSeconds: Math.min(Math.max(0, deadlineSeconds), 1e6) }
   }),
   speedrun: ({ seconds }) => ({ seconds })
 }
