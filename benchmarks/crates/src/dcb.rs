@@ -28,14 +28,13 @@ use crate::{Outcome, Store};
 
 type Done<T> = Result<T, EventStoreError>;
 
+/// A context, and what its version has to be.
+type Condition<'c> = Option<(&'c EventQuery, Option<u64>)>;
+
 /// A store of the DCB community, as far as it is measured.
 trait Dcb {
     fn read(&self, query: &EventQuery) -> Done<QueryResult>;
-    fn write(
-        &self,
-        events: &[NewEvent],
-        condition: Option<(&EventQuery, Option<u64>)>,
-    ) -> Done<AppendResult>;
+    fn write(&self, events: &[NewEvent], condition: Condition) -> Done<AppendResult>;
 }
 
 /// The fields of payloads that are asked for, and so have to be tags.
@@ -167,11 +166,7 @@ impl Dcb for UmaStore {
         Ok(result(records.collect::<Done<_>>()?, head))
     }
 
-    fn write(
-        &self,
-        events: &[NewEvent],
-        condition: Option<(&EventQuery, Option<u64>)>,
-    ) -> Done<AppendResult> {
+    fn write(&self, events: &[NewEvent], condition: Condition) -> Done<AppendResult> {
         let after = condition.and_then(|(_, after)| after);
         let condition = condition.map(|(query, after)| DcbAppendCondition {
             fail_if_events_match: uma_query(query),
@@ -237,11 +232,7 @@ impl Dcb for Tephra {
         Ok(result(records, Some(head)))
     }
 
-    fn write(
-        &self,
-        events: &[NewEvent],
-        condition: Option<(&EventQuery, Option<u64>)>,
-    ) -> Done<AppendResult> {
+    fn write(&self, events: &[NewEvent], condition: Condition) -> Done<AppendResult> {
         let encoded: Done<Vec<_>> = events.iter().map(tephra_event).collect();
         let after = condition.and_then(|(_, after)| after);
         let condition = match condition {
