@@ -56,8 +56,7 @@ export const sides = [
     store: 'memory',
     isRust: true,
     measures: MEASURES,
-    about:
-      'a list behind a lock: each query and each condition looks at every event; a condition is checked and its events are appended under two locks, so two callers at once may both commit where one has to be refused; timed in its own process, a thread per caller',
+    about: `a list behind a lock: each query and each condition looks at every event; a condition is checked and its events are appended under two locks, so two callers at once may both commit where one has to be refused; ${IN_RUST}`,
     open: () => CratesSide.open(['memory'])
   },
   {
@@ -66,8 +65,7 @@ export const sides = [
     store: 'sqlite',
     isRust: true,
     measures: MEASURES,
-    about:
-      "journal_mode WAL and synchronous FULL, as the crate sets them, four connections, and SQLite built with this repository's flags: as durable as ours; without an index on payloads, so each query and each condition reads and parses every event, or those of the types that are asked for; timed in its own process, a thread per caller",
+    about: `journal_mode WAL and synchronous FULL, as the crate sets them, four connections, and SQLite built with this repository's flags: as durable as ours; without an index on payloads, so each query and each condition reads and parses every event, or those of the types that are asked for; ${IN_RUST}`,
     open: ({ path }) => CratesSide.open(['sqlite', path])
   },
   {
@@ -94,8 +92,7 @@ export const sides = [
     store: 'postgres',
     measures: MEASURES,
     tables: `relnamespace = 'factstr_crate'::regnamespace`,
-    about:
-      'synchronous_commit as the server has it; one connection, which does one thing after the other, so that callers queue; a GIN index on whole payloads, but once its statement is prepared the version of a context, max(sequence_number), is looked for from the end of the log, so that the oldest contexts cost most; timed in its own process, a thread per caller',
+    about: `synchronous_commit as the server has it; one connection, which does one thing after the other, so that callers queue; a GIN index on whole payloads, but once its statement is prepared the version of a context, max(sequence_number), is looked for from the end of the log, so that the oldest contexts cost most; ${IN_RUST}`,
     async open({ url }) {
       await createSchema(url, SCHEMA)
       return CratesSide.open(['postgres', withSchema(url, SCHEMA)])

@@ -153,13 +153,10 @@ impl<'c> LogSnapshot<'c> {
         visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         let may_be_kept = candidate <= self.committed;
-        if may_be_kept
-            && let Some(kept) = self.caches.event(candidate)
-            && let Some(row) = kept.row()
-        {
+        if may_be_kept && let Some(kept) = self.caches.event(candidate) {
+            let row = kept.row(candidate);
             refuse_late(self.deadline)?;
-            self.spend(row.payload)?;
-            if !query.matches(row.event_type, row.payload) {
+            if !self.matches(query, row.event_type, row.payload)? {
                 return Ok(ControlFlow::Continue(()));
             }
             return Ok(visitor(row));
@@ -175,10 +172,11 @@ impl<'c> LogSnapshot<'c> {
         visited.ok_or_else(|| damaged_index(&format!("event {candidate} is missing")))?
     }
 
-    fn spend(&self, payload: &str) -> Result<()> {
+    /// Whether an event belongs to the context, if its payload may still be looked at.
+    fn matches(&self, query: &CompiledQuery, event_type: &str, payload: &str) -> Result<bool> {
         let left = self.bytes_left.get().checked_sub(payload.len());
         self.bytes_left.set(left.ok_or_else(too_late)?);
-        Ok(())
+        Ok(query.matches(event_type, payload))
     }
 
     fn visit_row(
@@ -188,8 +186,7 @@ impl<'c> LogSnapshot<'c> {
         visitor: &mut dyn FnMut(Row) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         let (event_type, payload) = (text(row, 2)?, text(row, 3)?);
-        self.spend(payload)?;
-        if !query.matches(event_type, payload) {
+        if !self.matches(query, event_type, payload)? {
             return Ok(ControlFlow::Continue(()));
         }
         let (sequence_number, occurred_at) = (row.get(0)?, row.get(1)?);

@@ -1,7 +1,7 @@
 //! The crate `factstr` as a side of the benchmark beside other stores in Rust: measured by the code that measures
 //! those, benchmarks/crates, whose main.rs tells the commands. A caller is a thread that waits for its future.
 //!
-//! Started as `factstr-callers memory`, `sqlite <path>` or `postgres <url>`.
+//! Started as `factstr-callers memory` or `sqlite <path>`.
 
 #[path = "../../../crates/src/events.rs"]
 mod events;
@@ -17,8 +17,8 @@ mod work;
 use std::io;
 
 use factstr::{
-    AppendResult, EventQuery, EventStore, EventStoreError, MemoryStore, NewEvent, PostgresStore,
-    QueryResult, SqliteStore,
+    AppendResult, EventQuery, EventStore, EventStoreError, MemoryStore, NewEvent, QueryResult,
+    SqliteStore,
 };
 use futures_executor::block_on;
 
@@ -55,13 +55,8 @@ fn open(arguments: &[&str]) -> Outcome<Store> {
     let store: Result<Box<dyn EventStore>, _> = match *arguments {
         ["memory"] => Ok(Box::new(MemoryStore::new())),
         ["sqlite", path] => SqliteStore::open(path).map(|store| Box::new(store) as _),
-        ["postgres", url] => {
-            block_on(PostgresStore::connect(url)).map(|store| Box::new(store) as _)
-        }
         _ => {
-            return Err(
-                "usage: factstr-callers memory | sqlite <path> | postgres <url>".to_owned(),
-            );
+            return Err("usage: factstr-callers memory | sqlite <path>".to_owned());
         }
     };
     store.map(Store).map_err(|error| error.to_string())
